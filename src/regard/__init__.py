@@ -1,0 +1,35 @@
+"""Attention you can read, trust, run at the machine's limit, and look into at any length.
+
+>>> import torch, regard as rg
+>>> q, k, v = torch.randn(3, 1, 4, 10, 8).unbind()
+>>> rg.attention(q, k, v, mask=rg.Causal() & rg.SlidingWindow(3)).shape
+torch.Size([1, 4, 10, 8])
+"""
+
+from regard._attention import attention as attention
+from regard._errors import ArgumentError as ArgumentError
+from regard._errors import KindError as KindError
+from regard._errors import RegardError as RegardError
+from regard._errors import ShapeError as ShapeError
+from regard._errors import StaleError as StaleError
+from regard._errors import UnsupportedError as UnsupportedError
+from regard.masks import Causal as Causal
+from regard.masks import Chunked as Chunked
+from regard.masks import Dense as Dense
+from regard.masks import Dilated as Dilated
+from regard.masks import Document as Document
+from regard.masks import Everything as Everything
+from regard.masks import Mask as Mask
+from regard.masks import Nothing as Nothing
+from regard.masks import Padding as Padding
+from regard.masks import Predicate as Predicate
+from regard.masks import Prefix as Prefix
+from regard.masks import SlidingWindow as SlidingWindow
+from regard.scores import Alibi as Alibi
+from regard.scores import Bias as Bias
+from regard.scores import RelativeBias as RelativeBias
+from regard.scores import ScoreMod as ScoreMod
+from regard.scores import ScoreModification as ScoreModification
+from regard.scores import Softcap as Softcap
+
+__version__ = "0.1.0"
