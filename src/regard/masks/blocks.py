@@ -125,12 +125,27 @@ class BlockMap:
 
 def from_intervals(rows: RowIntervals, q_len: int, block: tuple[int, int]) -> BlockMap:
     """The exact block map of a mask in row-interval form, in time and memory of the order of its rows."""
-    k_len = rows.k_len
-    batch = rows.start.shape[0]
-    touched = _touched(rows, q_len, block)
-    open_somewhere = _touched(rows.complement(), q_len, block)
-    n_rows, n_cols = batch * -(-q_len // block[0]), -(-k_len // block[1])
-    return _from_events(touched, open_somewhere, n_rows, n_cols, (q_len, k_len, block, batch, 1))
+    block_q, block_k = block
+    start, stop = (_by_block_row(x, block_q) for x in (rows.start, rows.stop))
+    n_rows, n_cols = start.shape[0], -(-rows.k_len // block_k)
+    # Runs of all block rows lie on one line, each block row in a stretch of its own.
+    line = torch.arange(n_rows, device=start.device) * (n_cols + 1)
+    seen = _united([_ranges(line, start, stop, block_k)])
+    before, after = start[..., 0].amax(1), stop[..., -1].amin(1)
+    hidden = _united(
+        [
+            (line, line + _ceil(before, block_k)),
+            _ranges(line, stop[..., :-1], start[..., 1:], block_k),
+            (line + torch.where(after < rows.k_len, after // block_k, n_cols), line + n_cols),
+        ]
+    )
+    edges = torch.cat([*seen, *hidden]).unique()
+    inside = _holds(seen, edges)
+    begin, end = edges[inside], edges.roll(-1)[inside]
+    kind = torch.where(_holds(hidden, begin), int(Coverage.PARTIAL), int(Coverage.FULL)).to(torch.uint8)
+    row = begin // (n_cols + 1)
+    sizes = (q_len, rows.k_len, block, rows.start.shape[0], 1)
+    return _packed(row, begin - line[row], end - line[row], kind, n_rows, sizes)
 
 
 def from_grid(grid: Tensor, q_len: int, k_len: int, block: tuple[int, int]) -> BlockMap:
@@ -150,55 +165,59 @@ def from_grid(grid: Tensor, q_len: int, k_len: int, block: tuple[int, int]) -> B
     return _packed(row[keep], start[keep], stop[keep], kind[keep], flat.shape[0], (q_len, k_len, block, batch, heads))
 
 
-_Segments = tuple[Tensor, Tensor, Tensor]
+_Runs = tuple[Tensor, Tensor]
 _Sizes = tuple[int, int, tuple[int, int], int, int]
 
 
-def _touched(rows: RowIntervals, q_len: int, block: tuple[int, int]) -> _Segments:
-    """Block row, first block and end of the disjoint runs of blocks that at least one row's intervals touch."""
-    block_q, block_k = block
-    batch, _, n = rows.start.shape
-    n_rows = -(-q_len // block_q)
-    far = -(-rows.k_len // block_k) + 1
-    empty = rows.start >= rows.stop
-    first = torch.where(empty, far, rows.start // block_k)
-    last = torch.where(empty, far, (rows.stop + block_k - 1) // block_k)
-    ragged = n_rows * block_q - q_len
-    first, last = (torch.nn.functional.pad(x, (0, 0, 0, ragged), value=far) for x in (first, last))
-    first, last = (x.reshape(batch * n_rows, block_q * n) for x in (first, last))
-    if first.numel() == 0:
-        nothing = torch.zeros(0, dtype=torch.int64, device=first.device)
-        return nothing, nothing, nothing
-    first, order = first.sort(1)
-    reach = last.gather(1, order).cummax(1).values
-    real = first < far
-    opens = real.clone()
-    opens[:, 1:] &= first[:, 1:] > reach[:, :-1]
-    closes = real.clone()
-    closes[:, :-1] &= opens[:, 1:] | ~real[:, 1:]
-    return opens.nonzero(as_tuple=True)[0], first[opens], reach[closes]
+def _ceil(x: Tensor, step: int) -> Tensor:
+    return (x + (step - 1)) // step
 
 
-def _from_events(touched: _Segments, open_: _Segments, n_rows: int, n_cols: int, sizes: _Sizes) -> BlockMap:
-    """Sweep both sets of runs over each block row: touched and never open is FULL, touched and open PARTIAL."""
-    width = n_cols + 1
-    keys, deltas = [], []
-    for (row, start, stop), which in ((touched, 0), (open_, 1)):
-        step = torch.zeros((len(row), 2), dtype=torch.int64, device=row.device)
-        step[:, which] = 1
-        keys += [row * width + start, row * width + stop]
-        deltas += [step, -step]
-    key, inverse = torch.cat(keys).unique(return_inverse=True)
-    change = torch.zeros((len(key), 2), dtype=torch.int64, device=key.device).index_add_(0, inverse, torch.cat(deltas))
-    state = change.cumsum(0) > 0
-    keep = state[:, 0]
-    if not len(key):
-        keep = keep[:0]
-    start, stop = key, key.roll(-1)
-    row = start // width
-    kind = torch.where(state[:, 1], int(Coverage.PARTIAL), int(Coverage.FULL)).to(torch.uint8)
-    starts, stops = start[keep] % width, stop[keep] - row[keep] * width
-    return _packed(row[keep], starts, stops, kind[keep], n_rows, sizes)
+def _by_block_row(bound: Tensor, block_q: int) -> Tensor:
+    """``(batch, q_len, n)`` as ``(batch * block_rows, block_q, n)``."""
+    batch, q_len, n = bound.shape
+    ragged = -q_len % block_q
+    if ragged:
+        # A row more than once changes neither what some row sees nor what every row sees.
+        bound = torch.cat([bound, bound[:, -1:].expand(batch, ragged, n)], 1)
+    return bound.reshape(batch * ((q_len + ragged) // block_q), block_q, n)
+
+
+def _ranges(line: Tensor, start: Tensor, stop: Tensor, block_k: int) -> _Runs:
+    """Ranges of blocks on the line whose union is all that the columns ``start <= j < stop`` touch.
+
+    Where the ranges of a block row's rows overlap or touch one after another, as they do for nearly every mask in use,
+    one range from the first column to the last replaces them.
+    """
+    block_q = start.shape[1]
+    linked = torch.maximum(start[:, 1:], start[:, :-1]) <= torch.minimum(stop[:, 1:], stop[:, :-1])
+    chained = linked.all(1)
+    place = line[:, None].expand(chained.shape)
+    low, high = start.amin(1), stop.amax(1)
+    if not bool(chained.all()):
+        loose = ~chained
+        place = torch.cat([place[chained], place[loose].repeat_interleave(block_q)])
+        low = torch.cat([low[chained], start.mT[loose].flatten()])
+        high = torch.cat([high[chained], stop.mT[loose].flatten()])
+    some = low < high
+    return (place + low // block_k)[some], (place + _ceil(high, block_k))[some]
+
+
+def _united(ranges: list[_Runs]) -> _Runs:
+    """The union of ranges on the line as ascending runs that neither overlap nor touch."""
+    start, stop = (torch.cat([r[side] for r in ranges]) for side in (0, 1))
+    some = start < stop
+    start, order = start[some].sort()
+    reach = stop[some][order].cummax(0).values
+    apart = start[1:] > reach[:-1]
+    ends = torch.ones(min(len(start), 1), dtype=torch.bool, device=start.device)
+    return start[torch.cat([ends, apart])], reach[torch.cat([apart, ends])]
+
+
+def _holds(runs: _Runs, place: Tensor) -> Tensor:
+    """Whether each place of the line lies in one of the runs."""
+    start, stop = runs
+    return torch.searchsorted(start, place, right=True) > torch.searchsorted(stop, place, right=True)
 
 
 def _packed(row: Tensor, start: Tensor, stop: Tensor, kind: Tensor, n_rows: int, sizes: _Sizes) -> BlockMap:
