@@ -109,13 +109,13 @@ def make_call(
     flat = [_flatten(x, lead or (), batch) for x in (q, k, v)]
     heads, q_len, k_len = flat[0].shape[1], flat[0].shape[2], flat[1].shape[2]
     frame = Frame.of(batch, heads, q_len, k_len, q_positions, k_positions, q.device)
-    mask = _checked_mask(mask)
+    mask = checked_mask(mask)
     mask.check(frame)
-    mods = _checked_mods(score_mod)
+    mods = checked_score_mods(score_mod)
     for mod in mods:
         mod.check(frame)
     scale = _checked_scale(scale, q.shape[-1])
-    _check_dropout(dropout_p)
+    check_dropout(dropout_p)
     _check_sinks(sinks, heads, q.device)
     seed = draw_seed() if dropout_p > 0 else None
     return Call(*flat, mask, mods, scale, float(dropout_p), seed, sinks, frame, lead)
@@ -173,7 +173,8 @@ def _flatten(x: Tensor, lead: tuple[int, ...], batch: int) -> Tensor:
     return x.expand(*lead, *x.shape[-3:]).reshape(batch, *x.shape[-3:])
 
 
-def _checked_mask(mask: object) -> Mask:
+def checked_mask(mask: object) -> Mask:
+    """``mask`` as a mask, `Everything` for None; raises KindError for anything else."""
     if mask is None:
         return Everything()
     if isinstance(mask, Tensor):
@@ -190,7 +191,8 @@ def _checked_mask(mask: object) -> Mask:
     return mask
 
 
-def _checked_mods(score_mod: object) -> tuple[ScoreModification, ...]:
+def checked_score_mods(score_mod: object) -> tuple[ScoreModification, ...]:
+    """One score change, several or None as a tuple; raises KindError for anything else."""
     if score_mod is None:
         return ()
     mods = tuple(score_mod) if isinstance(score_mod, (list, tuple)) else (score_mod,)
@@ -213,11 +215,12 @@ def _checked_scale(scale: object, features: int) -> float:
     return float(scale)
 
 
-def _check_dropout(p: object) -> None:
+def check_dropout(p: object, name: str = "dropout_p") -> None:
+    """Raise unless ``p`` is a probability below 1: KindError for no number, ArgumentError outside [0, 1)."""
     if not isinstance(p, (int, float)) or isinstance(p, bool):
-        raise KindError(f"dropout_p must be a number: got {describe(p)}.")
+        raise KindError(f"{name} must be a number: got {describe(p)}.")
     if not 0 <= p < 1:
-        raise ArgumentError(f"dropout_p must be at least 0 and below 1: got {p}.")
+        raise ArgumentError(f"{name} must be at least 0 and below 1: got {p}.")
 
 
 def _check_sinks(sinks: object, heads: int, device: torch.device) -> None:

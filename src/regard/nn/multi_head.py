@@ -1,0 +1,188 @@
+"""The last rung: all heads in one product, with every mask, score change and head layout of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from regard._attention import attention
+from regard._call import check_dropout, checked_mask, checked_score_mods
+from regard._errors import ShapeError
+from regard.masks import Causal, Everything, Mask
+from regard.masks.base import checked_int
+from regard.nn.checks import check_context_length, check_tokens
+from regard.nn.score_mods import ScoreMods
+from regard.nn.steps import Steps, dense_steps
+from regard.scores import ScoreModification
+
+ScoreModArgument = ScoreModification | Sequence[ScoreModification] | None
+
+
+class MultiHeadAttention(nn.Module):
+    """Multi-head attention (Vaswani et al. 2017) with grouped key/value heads (Ainslie et al. 2023) and sinks.
+
+    ``out_proj(concat_h(attention(W_query(x)_h, W_key(x)_g, W_value(x)_g)))``, query head ``h`` reading key/value head
+    ``g = h // (num_heads // num_kv_heads)``.
+
+    Args:
+        d_in: features of a token, and of a token of ``context=``.
+        d_out: features of the output.
+        context_length: the most tokens of ``x``; those of ``context=`` are not limited.
+        dropout: probability of dropping a weight in training; `regard.attention` says which.
+        num_heads: query heads.
+        qkv_bias: whether ``W_query``, ``W_key`` and ``W_value`` have a bias.
+        num_kv_heads: key/value heads, a divisor of ``num_heads``; default: as many. 1 is multi-query attention.
+        head_dim: features of a head; default ``d_out // num_heads``.
+        mask: which token may attend to which; None for all. It moves with the module's ``.to(device)``.
+        score_mod: one score change or several; those with parameters become submodules.
+        sinks: whether each head has a learned logit more in its softmax's denominator (gpt-oss, OpenAI 2025).
+        out_bias: whether ``out_proj`` has a bias.
+        backend: as in `regard.attention`.
+
+    Attributes:
+        W_query: linear layer ``d_in → num_heads * head_dim``.
+        W_key: linear layer ``d_in → num_kv_heads * head_dim``.
+        W_value: likewise.
+        out_proj: linear layer ``num_heads * head_dim → d_out``.
+        sinks: parameter ``(num_heads,)``, zero at first, or None.
+
+    Shape:
+        ``(…, L, d_in)`` to ``(…, L, d_out)``, ``L <= context_length``.
+
+    Raises:
+        KindError: a size that is no int, a bare tensor as mask, something else than a score change.
+        ArgumentError: a size below 1, a dropout outside [0, 1).
+        ShapeError: heads that do not divide.
+    """
+
+    sinks: nn.Parameter | None
+
+    def __init__(
+        self,
+        d_in: int,
+        d_out: int,
+        context_length: int,
+        dropout: float,
+        num_heads: int,
+        qkv_bias: bool = False,  # noqa: FBT001  (the book's signature)
+        *,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        mask: Mask | None = Causal(),  # noqa: B008  (masks are immutable values)
+        score_mod: ScoreModArgument = None,
+        sinks: bool = False,
+        out_bias: bool = True,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        check_dropout(dropout, "dropout")
+        self.d_in = checked_int("d_in", d_in, 1)
+        self.d_out = checked_int("d_out", d_out, 1)
+        self.context_length = checked_int("context_length", context_length, 1)
+        self.dropout = float(dropout)
+        self.num_heads = checked_int("num_heads", num_heads, 1)
+        self.num_kv_heads = num_heads if num_kv_heads is None else checked_int("num_kv_heads", num_kv_heads, 1)
+        if num_heads % self.num_kv_heads:
+            raise ShapeError(
+                "every key/value head serves the same number of query heads, so num_heads % num_kv_heads must be 0: "
+                f"got num_heads={num_heads} and num_kv_heads={num_kv_heads}."
+            )
+        if head_dim is None and d_out % num_heads:
+            raise ShapeError(
+                f"d_out is split evenly over the heads, so d_out % num_heads must be 0: got d_out={d_out} and "
+                f"num_heads={num_heads}. Change one of them, or choose the size of a head with head_dim=."
+            )
+        self.head_dim = d_out // num_heads if head_dim is None else checked_int("head_dim", head_dim, 1)
+        self.mask = checked_mask(mask)
+        mods = checked_score_mods(score_mod)
+        self.score_mod = ScoreMods(mods) if isinstance(score_mod, (list, tuple)) else next(iter(mods), None)
+        self.backend = backend
+        self.W_query = nn.Linear(d_in, num_heads * self.head_dim, bias=qkv_bias)
+        self.W_key = nn.Linear(d_in, self.num_kv_heads * self.head_dim, bias=qkv_bias)
+        self.W_value = nn.Linear(d_in, self.num_kv_heads * self.head_dim, bias=qkv_bias)
+        self.out_proj = nn.Linear(num_heads * self.head_dim, d_out, bias=out_bias)
+        self.register_parameter("sinks", nn.Parameter(torch.zeros(num_heads)) if sinks else None)
+
+    def forward(self, x: Tensor, *, context: Tensor | None = None, mask: Mask | None = None) -> Tensor:
+        """Output ``(…, L, d_out)`` of the tokens ``x (…, L, d_in)``.
+
+        Args:
+            x: the tokens that ask.
+            context: the tokens that are asked ``(…, Lk, d_in)``, for cross-attention; default: ``x`` itself. With it a
+                constructor's mask of plain ``Causal()`` is not applied, as the tokens of two sequences are not in one
+                order; give ``mask=Causal()`` here if they are.
+            mask: a further mask for this call: a query attends where both this and the constructor's allow it.
+
+        Raises:
+            KindError: no floating-point tensor, a bare tensor as mask.
+            ShapeError: fewer than 2 dims, not ``d_in`` features, more than ``context_length`` tokens.
+        """
+        q, k, v = self._project(x, context)
+        out = attention(
+            q,
+            k,
+            v,
+            mask=self._effective_mask(context, mask),
+            score_mod=self._score_mods(),
+            dropout_p=self.dropout if self.training else 0.0,
+            sinks=self.sinks,
+            backend=self.backend,
+        )
+        return self._output(out)
+
+    def steps(self, x: Tensor, *, context: Tensor | None = None, mask: Mask | None = None) -> Steps:
+        """Every number between ``x`` and `forward`'s result in eval mode; arguments as there."""
+        return dense_steps(
+            *self._project(x, context),
+            self._output,
+            mask=self._effective_mask(context, mask),
+            score_mod=self._score_mods(),
+            sinks=self.sinks,
+        )
+
+    def _project(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries ``(…, H, L, D)``, keys and values ``(…, Hkv, Lk, D)``."""
+        check_tokens("x", x, self.d_in)
+        check_context_length(x, self.context_length)
+        if context is None:
+            context = x
+        else:
+            check_tokens("context", context, self.d_in)
+        return self._split(self.W_query(x)), self._split(self.W_key(context)), self._split(self.W_value(context))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """``(…, L, heads * D)`` to ``(…, heads, L, D)``."""
+        return x.reshape(*x.shape[:-1], -1, self.head_dim).transpose(-3, -2)
+
+    def _output(self, out: Tensor) -> Tensor:
+        """Concatenate the heads, ``(…, H, L, D)`` to ``(…, L, H * D)``, and mix them."""
+        mixed: Tensor = self.out_proj(out.transpose(-3, -2).flatten(-2))
+        return mixed
+
+    def _effective_mask(self, context: Tensor | None, mask: Mask | None) -> Mask:
+        crossing = context is not None and self.mask == Causal()
+        own = Everything() if crossing else self.mask
+        return own if mask is None else own & checked_mask(mask)
+
+    def _score_mods(self) -> ScoreModArgument:
+        return tuple(self.score_mod) if isinstance(self.score_mod, ScoreMods) else self.score_mod
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001  (torch's signature)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.mask = self.mask.map(fn)
+        return self
+
+    def extra_repr(self) -> str:
+        parts = [f"num_heads={self.num_heads}"]
+        if self.num_kv_heads != self.num_heads:
+            parts.append(f"num_kv_heads={self.num_kv_heads}")
+        parts += [f"head_dim={self.head_dim}", f"context_length={self.context_length}", f"dropout={self.dropout}"]
+        parts.append(f"mask={self.mask!r}")
+        if self.score_mod is not None and not isinstance(self.score_mod, nn.Module):
+            parts.append(f"score_mod={self.score_mod!r}")
+        if self.sinks is not None:
+            parts.append("sinks=True")
+        return ", ".join(parts)
