@@ -19,6 +19,7 @@ from regard import _dropout
 from regard._call import Call
 from regard._coordinates import Coordinates
 from regard.backends.base import Backend, Capabilities, Result
+from regard.backends.tile import shielded
 
 
 class Reference(Backend):
@@ -70,13 +71,7 @@ def _visible_only(call: Call, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _modified(call: Call, s: Tensor, allowed: Tensor, at: Coordinates) -> Tensor:
     """The score changes in order; a hidden pair's score stays 0 on the way, so that nothing odd there has a gradient."""
     for mod in call.score_mods:
-        where, scores = at, torch.where(allowed, s, 0)
-        if not mod.bounded_derivative and allowed.numel():
-            # An unknown function may have an infinite derivative at a hidden pair: hand it a visible pair instead.
-            first = allowed.flatten().to(torch.int8).argmax()
-            spots = (x.expand(allowed.shape).flatten()[first] for x in (at.b, at.h, at.i, at.j, at.q, at.k))
-            where = at.where(allowed, Coordinates(*spots))
-            scores = torch.where(allowed, s, s.detach().flatten()[first])
+        scores, where = shielded(mod, s, allowed, at)
         s = torch.where(allowed, mod.modify(scores, where), 0)
     return s
 

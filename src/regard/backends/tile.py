@@ -7,6 +7,10 @@ from torch import Tensor
 
 from regard._call import Call
 from regard._coordinates import Coordinates
+from regard.masks import Everything
+from regard.scores import ScoreModification
+
+_STRIP = 128
 
 
 def grouped(q: Tensor, k: Tensor) -> Tensor:
@@ -17,6 +21,77 @@ def grouped(q: Tensor, k: Tensor) -> Tensor:
         return q @ k.mT
     stacked = q.reshape(n, kv_heads, heads // kv_heads * rows, width)
     return (stacked @ k.mT).view(n, heads, rows, k.shape[2])
+
+
+def weigh(p: Tensor, v: Tensor) -> Tensor:
+    """``p v`` for grouped heads without repeating v: ``(n, H, r, c)`` and ``(n, Hkv, c, Dv)`` to ``(n, H, r, Dv)``."""
+    n, heads, rows, columns = p.shape
+    kv_heads = v.shape[1]
+    if heads == kv_heads:
+        return p @ v
+    return (p.reshape(n, kv_heads, heads // kv_heads * rows, columns) @ v).view(n, heads, rows, v.shape[-1])
+
+
+def visible_only(call: Call, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The operands with zeros where no query sees a key, and where a query sees nothing.
+
+    0 * NaN is NaN, so whatever is hidden from everyone must go before it is multiplied, in the forward pass and in
+    the backward. Operands that hold only finite numbers, the usual case, come back as they are.
+    """
+    if isinstance(call.mask, Everything) or all(_finite(x) for x in (q, k, v)):
+        return q, k, v
+    frame = call.frame
+    rows = call.mask.intervals(frame)
+    if rows is not None:
+        sees, seen = rows.seeing_rows()[:, None], rows.seen_keys()[:, None]
+    else:
+        sees, seen = _visible_pairs(call)
+    if seen.shape[1] > 1:
+        seen = seen.unflatten(1, (-1, call.group)).any(2)
+    sees, seen = sees[..., None], seen[..., None]
+    return torch.where(sees, q, 0), torch.where(seen, k, 0), torch.where(seen, v, 0)
+
+
+def _finite(x: Tensor) -> bool:
+    # A finite sum has finite terms; an overflowing sum only costs the careful path.
+    return bool(torch.isfinite(x.detach().sum(dtype=torch.promote_types(x.dtype, torch.float32))))
+
+
+def _visible_pairs(call: Call) -> tuple[Tensor, Tensor]:
+    """Which queries see a key ``(B or 1, H or 1, Lq)`` and which keys a query sees, asking the mask strip by strip."""
+    frame = call.frame
+    sees, seen = [], None
+    for first in range(0, frame.q_len, _STRIP):
+        rows = slice(first, min(first + _STRIP, frame.q_len))
+        allowed = call.mask.allowed(frame.tile(rows, slice(0, frame.k_len)))
+        allowed = allowed.expand(*allowed.shape[:-2], rows.stop - rows.start, frame.k_len)
+        sees.append(allowed.any(-1))
+        here = allowed.any(-2)
+        seen = here if seen is None else seen | here
+    assert seen is not None
+    return torch.cat(sees, -1), seen
+
+
+def shielded(mod: ScoreModification, s: Tensor, allowed: Tensor | None, at: Coordinates) -> tuple[Tensor, Coordinates]:
+    """The scores and places to differentiate ``mod`` at, so that nothing odd at a hidden pair has a gradient.
+
+    A hidden score becomes 0. A function that nobody knows may have an infinite derivative at a hidden pair, whatever
+    its score; it is handed a visible pair instead.
+
+    Args:
+        mod: the score change.
+        s: scores ``(n, H, r, c)``.
+        allowed: which pairs are visible, broadcastable to ``s``; None when all are.
+        at: where the scores stand.
+    """
+    if allowed is None:
+        return s, at
+    if mod.bounded_derivative or not s.numel():
+        return torch.where(allowed, s, 0), at
+    whole = allowed.expand(s.shape)
+    first = whole.flatten().to(torch.int8).argmax()
+    spots = (x.expand(s.shape).flatten()[first] for x in (at.b, at.h, at.i, at.j, at.q, at.k))
+    return torch.where(whole, s, s.detach().flatten()[first]), at.where(whole, Coordinates(*spots))
 
 
 def scores(call: Call, at: Coordinates, q: Tensor, k: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""The autograd function around the two passes, and the backend itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from regard._call import Call
+from regard._derivatives import refuse_second
+from regard.backends.base import Backend, Capabilities, Result
+from regard.backends.blockwise.backward import RowGradients, backward
+from regard.backends.blockwise.forward import RowStats, forward
+from regard.backends.tile import visible_only
+
+
+class Blockwise(Backend):
+    """Online softmax over the blocks that are not EMPTY, in plain PyTorch, with memory of the order of the tokens."""
+
+    name = "blockwise"
+    summary = "online softmax over the visible blocks, plain torch, O(L) memory, every device"
+    capabilities = Capabilities()
+
+    @torch.compiler.disable
+    def run(self, call: Call) -> Result:
+        tensors = call.score_tensors() if torch.is_grad_enabled() else ()
+        with torch.autocast(call.q.device.type, enabled=False):
+            out, lse, entropy, max_logit = _Blockwise.apply(call, call.q, call.k, call.v, call.sinks, *tensors)
+        given = {"entropy": entropy, "max_logit": max_logit}
+        return Result(out, lse, {name: given[name] for name in call.stats})
+
+
+class _Blockwise(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, call: Call, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *score_tensors: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        q, k, v = visible_only(call, q, k, v)
+        rows = forward(call, q, k, v)
+        ctx.call = call
+        ctx.save_for_backward(q, k, v, rows.out, rows.lse, rows.entropy, sinks, *score_tensors)
+        ctx.set_materialize_grads(False)
+        if rows.max_logit is not None:
+            ctx.mark_non_differentiable(rows.max_logit)
+        return rows.out.to(call.q.dtype), rows.lse, rows.entropy, rows.max_logit
+
+    @staticmethod
+    def backward(
+        ctx: Any, g_out: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, _: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        call: Call = ctx.call
+        q, k, v, out, lse, entropy, sinks, *score_tensors = ctx.saved_tensors
+        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+            g = torch.zeros_like(out) if g_out is None else g_out.to(out.dtype)
+            given = RowGradients(g, g_lse, g_entropy)
+            own = backward(call, q, k, v, RowStats(out, lse, entropy, None), given)
+        grads = [own.q.to(q.dtype), own.k.to(k.dtype), own.v.to(v.dtype)]
+        grads += [None if own.sinks is None else own.sinks.to(sinks.dtype)]
+        grads += [grad.to(t.dtype) for grad, t in zip(own.score_tensors, score_tensors, strict=True)]
+        anchors = (call.q, call.k, call.v, *((sinks,) if sinks is not None else ()), *score_tensors, g_out, g_lse)
+        return (None, *refuse_second(grads, anchors))

@@ -1,0 +1,257 @@
+"""From a mask to the tiles to compute: steps over row blocks, EMPTY blocks left out, FULL ones not masked.
+
+A step is a set of rows that share their key chunks. Large steps are slabs: views of the operands, every batch entry and
+head at once. Small ones (windows, short documents, padded batches) are gathered, several row blocks at a time, so that
+the number of Python steps follows the work and not the number of blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from regard._call import Call
+from regard._coordinates import Coordinates, Frame
+from regard.masks import BlockMap, Coverage, Everything
+from regard.masks.blocks import Run, from_grid
+
+BLOCK = (128, 64)
+"""Rows and columns of a block."""
+
+_TILE = {"cpu": 1 << 19}
+_TILE_ELSEWHERE = 1 << 24
+_LEAST_COLUMNS = 512
+
+
+class Chunk(NamedTuple):
+    """Columns ``start <= j < stop`` of a slab, and the parts of them where the mask has to be asked."""
+
+    start: int
+    stop: int
+    masked: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Consecutive rows of some batch entries and heads, which all read the same key chunks."""
+
+    batch: slice
+    kv_heads: slice
+    heads: slice
+    rows: slice
+    chunks: tuple[Chunk, ...]
+
+    def queries(self, x: Tensor, dtype: torch.dtype, beyond: float = 0) -> Tensor:
+        """The rows of ``x (B, H, Lq, …)``; ``beyond`` fills the rows of a tile that no query has."""
+        return x[self.batch, self.heads, self.rows].to(dtype)
+
+    def keys(self, x: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
+        """The columns of ``x (B, Hkv, Lk, …)``."""
+        return x[self.batch, self.kv_heads, chunk.start : chunk.stop].to(dtype)
+
+    def store(self, x: Tensor, tile: Tensor) -> None:
+        """Write the rows of ``x (B, H, Lq, …)``."""
+        x[self.batch, self.heads, self.rows] = tile
+
+    def add(self, x: Tensor, chunk: Chunk, tile: Tensor) -> None:
+        """Add to the columns of ``x (B, Hkv, Lk, …)``."""
+        x[self.batch, self.kv_heads, chunk.start : chunk.stop] += tile
+
+    def at(self, frame: Frame, chunk: Chunk) -> Coordinates:
+        """Where the tile of a chunk stands."""
+        return frame.tile(self.rows, slice(chunk.start, chunk.stop), self.batch, self.heads)
+
+    def hide(self, s: Tensor, call: Call, chunk: Chunk) -> Tensor:
+        """Set hidden scores to ``-inf``, in place."""
+        for first, last in chunk.masked:
+            at = call.frame.tile(self.rows, slice(first, last), self.batch, self.heads)
+            part = s[..., first - chunk.start : last - chunk.start]
+            part.masked_fill_(~call.mask.allowed(at), -torch.inf)
+        return s
+
+    def allowed(self, call: Call, chunk: Chunk) -> Tensor | None:
+        """Which pairs of the tile are visible, or None when all are."""
+        return call.mask.allowed(self.at(call.frame, chunk)) if chunk.masked else None
+
+
+class Item(NamedTuple):
+    """One row block of one batch entry, with the column ranges it reads."""
+
+    entry: int
+    row: int
+    ranges: tuple[tuple[int, int], ...]
+
+    @property
+    def columns(self) -> int:
+        """How many columns the ranges hold."""
+        return sum(stop - start for start, stop in self.ranges)
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Several row blocks, each with columns of its own, copied side by side; every head; one chunk."""
+
+    items: tuple[Item, ...]
+    row_count: int
+    q_len: int
+    columns: int
+    chunks: ClassVar[tuple[None]] = (None,)
+    heads: ClassVar[slice] = slice(None)
+
+    def queries(self, x: Tensor, dtype: torch.dtype, beyond: float = 0) -> Tensor:
+        shape = (len(self.items), x.shape[1], self.row_count, *x.shape[3:])
+        tile = torch.full(shape, beyond, dtype=dtype, device=x.device)
+        for n, item in enumerate(self.items):
+            rows = x[item.entry, :, item.row : item.row + self.row_count]
+            tile[n, :, : rows.shape[1]] = rows
+        return tile
+
+    def keys(self, x: Tensor, chunk: None, dtype: torch.dtype) -> Tensor:
+        tile = torch.zeros((len(self.items), x.shape[1], self.columns, *x.shape[3:]), dtype=dtype, device=x.device)
+        for n, item in enumerate(self.items):
+            place = 0
+            for start, stop in item.ranges:
+                tile[n, :, place : place + stop - start] = x[item.entry, :, start:stop]
+                place += stop - start
+        return tile
+
+    def store(self, x: Tensor, tile: Tensor) -> None:
+        for n, item in enumerate(self.items):
+            rows = x[item.entry, :, item.row : item.row + self.row_count]
+            rows.copy_(tile[n, :, : rows.shape[1]])
+
+    def add(self, x: Tensor, chunk: None, tile: Tensor) -> None:
+        for n, item in enumerate(self.items):
+            place = 0
+            for start, stop in item.ranges:
+                x[item.entry, :, start:stop] += tile[n, :, place : place + stop - start]
+                place += stop - start
+
+    def at(self, frame: Frame, chunk: None) -> Coordinates:
+        """Where each pair stands; columns past an item's own repeat column 0, and `hidden` hides them."""
+        device = frame.device
+        b = torch.tensor([item.entry for item in self.items], device=device)[:, None, None, None]
+        h = torch.arange(frame.heads, device=device)[:, None, None]
+        first = torch.tensor([item.row for item in self.items], device=device)
+        i = (first[:, None] + torch.arange(self.row_count, device=device)).clamp(max=self.q_len - 1)
+        j = self._columns[0].to(device)[:, None, None, :]
+        return frame.at(b, h, i[:, None, :, None], j)
+
+    def hide(self, s: Tensor, call: Call, chunk: None) -> Tensor:
+        return s.masked_fill_(~self.allowed(call, chunk), -torch.inf)
+
+    def allowed(self, call: Call, chunk: None) -> Tensor:
+        real = self._columns[1].to(call.q.device)[:, None, None, :]
+        return call.mask.allowed(self.at(call.frame, chunk)) & real
+
+    @cached_property
+    def _columns(self) -> tuple[Tensor, Tensor]:
+        """The column of each place, and whether the place is an item's own."""
+        column = torch.zeros((len(self.items), self.columns), dtype=torch.int64)
+        real = torch.zeros((len(self.items), self.columns), dtype=torch.bool)
+        for n, item in enumerate(self.items):
+            place = 0
+            for start, stop in item.ranges:
+                column[n, place : place + stop - start] = torch.arange(start, stop)
+                place += stop - start
+            real[n, :place] = True
+        return column, real
+
+
+Step = Slab | Gather
+
+
+def steps(call: Call) -> Iterator[Step]:
+    """The steps that together compute every visible pair of the call once, always in the same order."""
+    frame = call.frame
+    if 0 in (frame.batch, frame.heads, frame.q_len, frame.k_len):
+        return
+    tile = _TILE.get(call.q.device.type, _TILE_ELSEWHERE)
+    block_map = _block_map(call)
+    small: list[Item] = []
+    for entry, _, block_row, runs in block_map:
+        if not runs:
+            continue
+        rows = slice(block_row * BLOCK[0], min((block_row + 1) * BLOCK[0], frame.q_len))
+        own = slice(0, frame.batch) if block_map.batch == 1 else slice(entry, entry + 1)
+        stretches = _stretches(runs, frame.k_len)
+        columns = sum(stop - start for start, stop, _ in stretches)
+        per_entry = frame.heads * min(BLOCK[0], frame.q_len) * columns
+        if 2 * per_entry * (own.stop - own.start) <= tile:
+            ranges = tuple((start, stop) for start, stop, _ in stretches)
+            small += [Item(b, rows.start, ranges) for b in range(own.start, own.stop)]
+        else:
+            yield from _slabs(call, own, rows, stretches, tile)
+    yield from _gathers(call, small, tile)
+
+
+def _block_map(call: Call) -> BlockMap:
+    frame = call.frame
+    if frame.q_len <= BLOCK[0] and frame.k_len <= _LEAST_COLUMNS and not isinstance(call.mask, Everything):
+        # Too small for skipping to pay: everything PARTIAL.
+        grid = torch.full((1, 1, 1, -(-frame.k_len // BLOCK[1])), Coverage.PARTIAL, dtype=torch.uint8)
+        return from_grid(grid, frame.q_len, frame.k_len, BLOCK)
+    block_map = call.mask.block_map(frame, BLOCK)
+    if block_map.heads == 1:
+        return block_map
+    grid = block_map.grid()
+    some, every = (grid > Coverage.EMPTY).any(1, True), (grid == Coverage.FULL).all(1, True)
+    return from_grid(some.to(torch.uint8) + every.to(torch.uint8), frame.q_len, frame.k_len, BLOCK)
+
+
+_Stretch = tuple[int, int, list[tuple[int, int]]]
+
+
+def _stretches(runs: list[Run], k_len: int) -> list[_Stretch]:
+    """Neighbouring runs joined: first and last column, and the parts of them that are PARTIAL."""
+    joined: list[_Stretch] = []
+    for run in runs:
+        start, stop = run.start * BLOCK[1], min(run.stop * BLOCK[1], k_len)
+        masked = [(start, stop)] if run.coverage == Coverage.PARTIAL else []
+        if joined and joined[-1][1] == start:
+            first, _, before = joined.pop()
+            start, masked = first, before + masked
+        joined.append((start, stop, masked))
+    return joined
+
+
+def _slabs(call: Call, batch: slice, rows: slice, stretches: list[_Stretch], tile: int) -> Iterator[Slab]:
+    count, group = rows.stop - rows.start, call.group
+    widest = max(stop - start for start, stop, _ in stretches)
+    columns = min(widest, _LEAST_COLUMNS)
+    kv_heads = call.k.shape[1]
+    heads_at_once = max(1, min(kv_heads, tile // (group * count * columns)))
+    entries_at_once = max(1, tile // (group * kv_heads * count * columns)) if heads_at_once == kv_heads else 1
+    for b in range(batch.start, batch.stop, entries_at_once):
+        entries = slice(b, min(b + entries_at_once, batch.stop))
+        for h in range(0, kv_heads, heads_at_once):
+            own = slice(h, min(h + heads_at_once, kv_heads))
+            pairs = (entries.stop - entries.start) * (own.stop - own.start) * group * count
+            width = max(tile // pairs // BLOCK[1], 1) * BLOCK[1]
+            chunks = tuple(chunk for stretch in stretches for chunk in _chunks(stretch, width))
+            yield Slab(entries, own, slice(own.start * group, own.stop * group), rows, chunks)
+
+
+def _chunks(stretch: _Stretch, width: int) -> Iterator[Chunk]:
+    first, last, masked = stretch
+    for start in range(first, last, width):
+        stop = min(start + width, last)
+        inside = [(max(a, start), min(b, stop)) for a, b in masked if a < stop and b > start]
+        yield Chunk(start, stop, tuple(inside))
+
+
+def _gathers(call: Call, items: list[Item], tile: int) -> Iterator[Gather]:
+    """Row blocks of about equal width side by side, as many as fit a tile."""
+    rows = min(BLOCK[0], call.frame.q_len)
+    waiting = sorted(items, key=lambda item: item.columns)
+    while waiting:
+        columns = waiting[-1].columns
+        most = max(1, tile // (call.frame.heads * rows * columns))
+        together = [item for item in waiting[-most:] if 4 * item.columns >= 3 * columns]
+        del waiting[-len(together) :]
+        yield Gather(tuple(together), rows, call.frame.q_len, columns)
