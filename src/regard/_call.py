@@ -106,8 +106,8 @@ def make_call(
     q, k, v = _operands(q, k, v)
     lead = _lead(q, k, v)
     batch = math.prod(lead) if lead else 1
-    flat = [_flatten(x, lead or (), batch) for x in (q, k, v)]
-    heads, q_len, k_len = flat[0].shape[1], flat[0].shape[2], flat[1].shape[2]
+    flat_q, flat_k, flat_v = (_flatten(x, lead or (), batch) for x in (q, k, v))
+    heads, q_len, k_len = flat_q.shape[1], flat_q.shape[2], flat_k.shape[2]
     frame = Frame.of(batch, heads, q_len, k_len, q_positions, k_positions, q.device)
     mask = checked_mask(mask)
     mask.check(frame)
@@ -118,7 +118,7 @@ def make_call(
     check_dropout(dropout_p)
     _check_sinks(sinks, heads, q.device)
     seed = draw_seed() if dropout_p > 0 else None
-    return Call(*flat, mask, mods, scale, float(dropout_p), seed, sinks, frame, lead)
+    return Call(flat_q, flat_k, flat_v, mask, mods, scale, float(dropout_p), seed, sinks, frame, lead)
 
 
 def _operands(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,9 +179,9 @@ def checked_mask(mask: object) -> Mask:
         return Everything()
     if isinstance(mask, Tensor):
         raise KindError(
-            f"mask= takes a mask, not a tensor: got {describe(mask)}. A bool tensor becomes one with Dense(tensor), where "
-            "True means may attend (torch.nn.MultiheadAttention's masks mean the opposite: Dense(~tensor)); a float "
-            "tensor is added to the scores with score_mod=Bias(tensor)."
+            f"mask= takes a mask, not a tensor: got {describe(mask)}. A bool tensor becomes one with Dense(tensor), "
+            "where True means may attend (torch.nn.MultiheadAttention's masks mean the opposite: Dense(~tensor)); a "
+            "float tensor is added to the scores with score_mod=Bias(tensor)."
         )
     if not isinstance(mask, Mask):
         raise KindError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from regard._errors import ArgumentError, KindError, ShapeError, describe
 
 Box = tuple[slice, slice, slice, slice]
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +44,13 @@ class Coordinates:
     @property
     def shape(self) -> torch.Size:
         """The shape that the six tensors broadcast to."""
-        return torch.broadcast_shapes(*(x.shape for x in (self.b, self.h, self.i, self.j)))
+        return torch.Size(torch.broadcast_shapes(*(x.shape for x in (self.b, self.h, self.i, self.j))))
 
     def where(self, keep: Tensor, safe: Coordinates) -> Coordinates:
         """These coordinates where ``keep`` is true, ``safe`` elsewhere."""
-        names = ("b", "h", "i", "j", "q", "k")
-        return Coordinates(*(torch.where(keep, getattr(self, n), getattr(safe, n)) for n in names))
+        mine, others = ((x.b, x.h, x.i, x.j, x.q, x.k) for x in (self, safe))
+        b, h, i, j, q, k = (torch.where(keep, a, c) for a, c in zip(mine, others, strict=True))
+        return Coordinates(b, h, i, j, q, k)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,7 @@ class Frame:
     k_len: int
     q_positions: Tensor | None = None
     k_positions: Tensor | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
 
     @staticmethod
     def of(
@@ -147,7 +149,8 @@ def _checked_positions(
         raise KindError(f"{name} must be an int64 tensor: got {describe(positions)}. Convert it with .long().")
     if positions.device != device:
         raise ArgumentError(
-            f"{name} must be on the device of q, k and v ({device}): got {describe(positions)}. Move it with .to({str(device)!r})."
+            f"{name} must be on the device of q, k and v ({device}): got {describe(positions)}. "
+            f"Move it with .to({str(device)!r})."
         )
     fits = positions.ndim in (1, 2) and positions.shape[-1] == length
     if not fits or (positions.ndim == 2 and positions.shape[0] not in (1, batch)):

@@ -91,6 +91,6 @@ _NO_SECOND = (
 
 
 def _apply(function: type[torch.autograd.Function], x: Tensor) -> Tensor:
-    y = function.apply(x)  # type: ignore[no-untyped-call]
+    y = function.apply(x)
     assert isinstance(y, Tensor)
     return y

@@ -16,7 +16,7 @@ _MASK = 0xFFFFFFFF
 
 
 def draw_seed() -> int:
-    """One int64 from torch's default CPU generator; `torch.manual_seed` therefore fixes the dropout of the next calls."""
+    """One int64 from torch's default CPU generator, so that `torch.manual_seed` fixes the dropout of the next calls."""
     return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
 
 
@@ -30,7 +30,7 @@ def mix32(x: Tensor) -> Tensor:
 
 
 def row_state(seed: int, b: Tensor, h: Tensor, i: Tensor) -> Tensor:
-    """The uint32 state of a row, as int64: the low and high half of the seed, b, h and i mixed in, one after another."""
+    """The uint32 state of a row, as int64: the low and high half of the seed, b, h and i, mixed in one by one."""
     state = torch.zeros_like(i)
     for word in (seed & _MASK, (seed >> 32) & _MASK, b, h, i):
         state = mix32(((state ^ word) + GOLDEN) & _MASK)

@@ -29,6 +29,10 @@ class UnsupportedError(RegardError, ValueError):
         self.reasons = tuple(reasons)
 
 
+class MissingError(RegardError, ImportError):
+    """An optional package that is not installed, e.g. matplotlib for `Mask.plot`."""
+
+
 class StaleError(RegardError, ValueError):
     """Lazy weights whose query, key or mask was changed in place before they were read."""
 

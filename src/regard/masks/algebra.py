@@ -68,6 +68,12 @@ class _Joined(Mask):
     def heads(self) -> int:
         return max(part.heads for part in self.parts)
 
+    @property
+    def extent(self) -> tuple[int | None, int | None]:
+        sizes = zip(*(part.extent for part in self.parts), strict=True)
+        q_len, k_len = (next((n for n in of if n is not None), None) for of in sizes)
+        return q_len, k_len
+
     def _key(self) -> Hashable:
         return (self.symbol, tuple(part._key() for part in self.parts))
 
@@ -156,6 +162,10 @@ class Not(Mask):
     @property
     def heads(self) -> int:
         return self.part.heads
+
+    @property
+    def extent(self) -> tuple[int | None, int | None]:
+        return self.part.extent
 
     def _key(self) -> Hashable:
         return ("~", self.part._key())

@@ -58,6 +58,11 @@ class Mask(ABC):
         """1, or the number of query heads that this mask's tensors are written for."""
         return 1
 
+    @property
+    def extent(self) -> tuple[int | None, int | None]:
+        """The numbers of queries and keys that this mask's tensors are written for; None where any will do."""
+        return None, None
+
     @abstractmethod
     def _key(self) -> Hashable:
         """What makes two masks the same, tensors left out."""

@@ -65,6 +65,11 @@ class Dense(Mask):
     def heads(self) -> int:
         return self._table.shape[1]
 
+    @property
+    def extent(self) -> tuple[int | None, int | None]:
+        q_len, k_len = (n if n != 1 else None for n in self._table.shape[-2:])
+        return q_len, k_len
+
     def _key(self) -> Hashable:
         return "Dense"
 

@@ -129,8 +129,8 @@ class Document(Mask):
             )
         if shortest < frame.k_len:
             raise ShapeError(
-                f"Document needs an id for each of the {frame.k_len} positions of the call: got ids of length {shortest}. "
-                "Give the ids of the whole sequence, or q_positions and k_positions."
+                f"Document needs an id for each of the {frame.k_len} positions of the call: got ids of length "
+                f"{shortest}. Give the ids of the whole sequence, or q_positions and k_positions."
             )
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -139,6 +139,10 @@ class Document(Mask):
     @property
     def batch(self) -> int:
         return max(ids.shape[0] if ids.ndim == 2 else 1 for ids in self.tensors())
+
+    @property
+    def extent(self) -> tuple[int | None, int | None]:
+        return self.ids.shape[-1], self._key_ids.shape[-1]
 
     @property
     def _key_ids(self) -> Tensor:

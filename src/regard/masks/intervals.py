@@ -149,14 +149,15 @@ def _clamped(bound: Tensor | int | None, default: int, frame: Frame, shape: tupl
     return torch.full(shape, min(max(value, 0), frame.k_len), dtype=torch.int64, device=frame.device)
 
 
-def _ascending_runs(positions: Tensor) -> list[tuple[Tensor, Tensor | int, Tensor | int]] | None:
+def _ascending_runs(positions: Tensor) -> list[tuple[Tensor, Tensor, Tensor]] | None:
     """``positions (B, L)`` as one or two ascending runs: sorted keys to search, first and last column of the run."""
     length = positions.shape[1]
     descents = positions.diff(dim=1) < 0
     per_entry = descents.sum(1)
     most = int(per_entry.amax()) if positions.numel() and length > 1 else 0
     if most == 0:
-        return [(positions, 0, length)]
+        first = torch.zeros((1, 1), dtype=torch.int64, device=positions.device)
+        return [(positions, first, first + length)]
     if most > 1:
         return None
     split = torch.where(per_entry > 0, descents.to(torch.int8).argmax(1) + 1, length)[:, None]
@@ -167,13 +168,10 @@ def _ascending_runs(positions: Tensor) -> list[tuple[Tensor, Tensor | int, Tenso
     return [(before, torch.zeros_like(split), split), (after, split, torch.full_like(split, length))]
 
 
-def _search(
-    keys: Tensor, bound: Tensor | int | None, default: Tensor | int, frame: Frame, shape: tuple[int, ...]
-) -> Tensor:
-    """The first column of ascending ``keys`` whose position is at least ``bound``."""
+def _search(keys: Tensor, bound: Tensor | int | None, default: Tensor, frame: Frame, shape: tuple[int, ...]) -> Tensor:
+    """The first column of ascending ``keys`` whose position is at least ``bound``; ``default`` without a bound."""
     if bound is None:
-        filled = torch.zeros(shape, dtype=torch.int64, device=frame.device)
-        return filled + default
+        return default.expand(torch.broadcast_shapes(default.shape, shape))
     value = bound if isinstance(bound, Tensor) else torch.full(shape, bound, dtype=torch.int64, device=frame.device)
     batch = max(keys.shape[0], value.shape[0])
     value = value.expand(batch, frame.q_len).contiguous()

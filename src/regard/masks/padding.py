@@ -115,6 +115,10 @@ class ValidKeys(Mask):
     def batch(self) -> int:
         return self.valid.shape[0]
 
+    @property
+    def extent(self) -> tuple[int | None, int | None]:
+        return None, self.valid.shape[1]
+
     def _key(self) -> Hashable:
         return "Padding.from_valid"
 

@@ -43,13 +43,12 @@ class SlidingWindow(Stateless):
         return SlidingWindow(checked_int("of_width's width", width, 1) - 1, 0)
 
     def allowed(self, at: Coordinates) -> Tensor:
-        if self.left is None and self.right is None:
-            return torch.ones((1, 1, 1, 1), dtype=torch.bool, device=at.q.device)
-        if self.left is None:
-            return at.k <= at.q + self.right
-        if self.right is None:
-            return at.k >= at.q - self.left
-        return (at.k >= at.q - self.left) & (at.k <= at.q + self.right)
+        allowed = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=at.q.device)
+        if self.left is not None:
+            allowed = at.k >= at.q - self.left
+        if self.right is not None:
+            allowed = allowed & (at.k <= at.q + self.right)
+        return allowed
 
     def intervals(self, frame: Frame) -> RowIntervals | None:
         low = None if self.left is None else frame.q_pos - self.left

@@ -56,7 +56,7 @@ class Alibi(TensorHolder, ScoreModification):
         if self.slopes.requires_grad:
             distance = (at.q - at.k).abs().to(grad.dtype)
             share = -(grad * distance)
-            heads = at.h.expand(share.shape[:-2] + (1, 1))[..., 0, 0]
+            heads = at.h.expand((*share.shape[:-2], 1, 1))[..., 0, 0]
             own = torch.zeros_like(self.slopes, dtype=grad.dtype)
             accumulate(self.slopes, own.index_add_(0, heads.reshape(-1), share.sum((-2, -1)).reshape(-1)))
         return grad

@@ -16,7 +16,7 @@ Accumulate = Callable[[Tensor, Tensor], None]
 
 
 class ScoreModification(ABC):
-    """Base of all score changes: ``s' = modify(s, at)``, applied to ``scale * q kᵀ`` in the given order, before the mask.
+    """Base of all score changes: ``s' = modify(s, at)`` on ``scale * q kᵀ``, in the given order, before the mask.
 
     One with parameters is a `torch.nn.Module`; assign it to a module and its parameters belong to that module.
     """

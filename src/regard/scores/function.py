@@ -58,13 +58,13 @@ class ScoreMod(nn.Module, ScoreModification):
         seen, todo = set(), [out.grad_fn]
         while todo:
             node = todo.pop()
-            if node is None or node in seen:
+            if node in seen:
                 continue
             seen.add(node)
             leaf = getattr(node, "variable", None)
             if isinstance(leaf, Tensor):
                 leaves[id(leaf)] = leaf
-            todo += [parent for parent, _ in node.next_functions]
+            todo += [parent for parent, _ in node.next_functions if parent is not None]
         return tuple(leaves.values())
 
     def extra_repr(self) -> str:

@@ -31,14 +31,20 @@ class RelativeBias(nn.Module, ScoreModification):
         ArgumentError: sizes that leave a direction without buckets.
     """
 
-    def __init__(self, num_heads: int, buckets: int = 32, max_distance: int = 128, bidirectional: bool = True) -> None:
+    def __init__(
+        self,
+        num_heads: int,
+        buckets: int = 32,
+        max_distance: int = 128,
+        bidirectional: bool = True,  # noqa: FBT001  (T5's own argument order)
+    ) -> None:
         super().__init__()
         exact = (buckets // 2 if bidirectional else buckets) // 2
         if num_heads < 1 or exact < 1 or (bidirectional and buckets % 2) or max_distance <= exact:
             raise ArgumentError(
-                "RelativeBias needs num_heads >= 1, an even number of buckets (at least 4 if bidirectional, else 2), and "
-                f"max_distance above the {max(exact, 1)} exact buckets: got num_heads={num_heads}, buckets={buckets}, "
-                f"max_distance={max_distance}, bidirectional={bidirectional}."
+                "RelativeBias needs num_heads >= 1, an even number of buckets (at least 4 if bidirectional, else 2), "
+                f"and max_distance above the {max(exact, 1)} exact buckets: got num_heads={num_heads}, "
+                f"buckets={buckets}, max_distance={max_distance}, bidirectional={bidirectional}."
             )
         self.num_heads = num_heads
         self.buckets = buckets
