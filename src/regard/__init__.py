@@ -14,6 +14,9 @@ from regard._errors import RegardError as RegardError
 from regard._errors import ShapeError as ShapeError
 from regard._errors import StaleError as StaleError
 from regard._errors import UnsupportedError as UnsupportedError
+from regard._inspect import Inspection as Inspection
+from regard._inspect import inspect as inspect
+from regard._merge import merge as merge
 from regard.masks import Causal as Causal
 from regard.masks import Chunked as Chunked
 from regard.masks import Dense as Dense
@@ -32,5 +35,6 @@ from regard.scores import RelativeBias as RelativeBias
 from regard.scores import ScoreMod as ScoreMod
 from regard.scores import ScoreModification as ScoreModification
 from regard.scores import Softcap as Softcap
+from regard.weights import AttentionWeights as AttentionWeights
 
 __version__ = "0.1.0"

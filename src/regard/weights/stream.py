@@ -1,0 +1,132 @@
+"""One pass over the weights, tile by tile: nothing of size Lq x Lk is ever held.
+
+A tile holds the scores of every head for a block of rows and a range of columns that the mask does not leave EMPTY.
+Tiles come row block by row block, and within one from left to right. Whatever is asked of the weights is a `Reduction`
+that is shown each tile once, so that many of them share one pass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import torch
+from torch import Tensor
+
+from regard._call import Call
+from regard._coordinates import Coordinates
+from regard.backends.tile import scores
+from regard.masks import BlockMap, Mask
+from regard.weights.part import finite
+
+BLOCK = (128, 128)
+"""Rows and columns of the blocks of which EMPTY ones are left out."""
+
+TILE = 1 << 20
+"""Scores of a tile, where one block of every head is not more already."""
+
+_WIDE = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """The box ``batch x all heads x rows x cols`` of the score tensor.
+
+    Attributes:
+        at: where the tile stands.
+        s: final scores ``(b, H, r, c)``, ``-inf`` where hidden.
+        lse: of the rows, ``(b, H, r, 1)``, 0 for rows that see nothing.
+    """
+
+    batch: slice
+    rows: slice
+    cols: slice
+    at: Coordinates
+    s: Tensor
+    lse: Tensor
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """``exp(s - lse)``, 0 where hidden."""
+        return torch.exp(self.s - self.lse)
+
+    def of_rows(self, x: Tensor) -> Tensor:
+        """The part of ``x (B, H, Lq, …)`` that belongs to the tile's rows, as a view."""
+        return x[self.batch, :, self.rows]
+
+
+class Reduction(ABC):
+    """A quantity of the weights gathered tile by tile; made anew for every pass."""
+
+    @abstractmethod
+    def update(self, tile: Tile) -> None:
+        """Take in one tile."""
+
+    @abstractmethod
+    def finish(self, lse: Tensor) -> Tensor:
+        """The result after the last tile, given ``lse (B, H, Lq)`` of all rows, 0 for those that see nothing."""
+
+
+@torch.no_grad()
+def stream(
+    call: Call,
+    lse: Tensor,
+    reductions: Sequence[Reduction],
+    *,
+    rows: range | None = None,
+    within: Mask | None = None,
+) -> list[Tensor]:
+    """Show every tile to every reduction and return what they make of it.
+
+    Args:
+        call: what the weights are of.
+        lse: ``(B, H, Lq)``.
+        reductions: fresh ones.
+        rows: neighbouring rows to visit; default: all.
+        within: a mask outside of which the reductions need nothing; default: the call's own.
+    """
+    rows = range(call.q.shape[2]) if rows is None else rows
+    lse = finite(lse)
+    blocks = (call.mask if within is None else within).block_map(call.frame, BLOCK)
+    for batch, row_slice, col_slice in _boxes(call, blocks, rows):
+        at = call.frame.tile(row_slice, col_slice, batch)
+        q = call.q[batch, :, row_slice].to(call.accumulation_dtype)
+        k = call.k[batch, :, col_slice].to(call.accumulation_dtype)
+        tile = Tile(batch, row_slice, col_slice, at, scores(call, at, q, k), lse[batch, :, row_slice, None])
+        for reduction in reductions:
+            reduction.update(tile)
+    return [reduction.finish(lse) for reduction in reductions]
+
+
+def _boxes(call: Call, blocks: BlockMap, rows: range) -> Iterator[tuple[slice, slice, slice]]:
+    """Batch entries, rows and columns of the tiles that are not EMPTY, as large as `TILE` allows."""
+    batch_size, heads, _, _ = call.q.shape
+    height, width = BLOCK
+    strip = max(heads, 1) * height
+    entries = min(max(TILE // (strip * _WIDE), 1), max(batch_size, 1))
+    widest = max(TILE // (strip * entries) // width, 1) * width
+    first, last = (rows.start // height, -(-rows.stop // height)) if len(rows) else (0, 0)
+    for start in range(0, batch_size, entries):
+        batch = slice(start, min(start + entries, batch_size))
+        for block_row in range(first, last):
+            visited = slice(max(block_row * height, rows.start), min((block_row + 1) * height, rows.stop))
+            for left, right in _ranges(blocks, block_row, batch):
+                stop = min(right * width, call.k.shape[2])
+                for column in range(left * width, stop, widest):
+                    yield batch, visited, slice(column, min(column + widest, stop))
+
+
+def _ranges(blocks: BlockMap, block_row: int, batch: slice) -> list[tuple[int, int]]:
+    """The ranges of blocks that are not EMPTY for some head of some of the batch entries, left to right."""
+    entries = range(batch.start, batch.stop) if blocks.batch > 1 else range(1)
+    runs = sorted(run[:2] for b, h in product(entries, range(blocks.heads)) for run in blocks.runs(block_row, b, h))
+    joined: list[tuple[int, int]] = []
+    for start, stop in runs:
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
+        else:
+            joined.append((start, stop))
+    return joined
