@@ -1,22 +1,19 @@
-"""Choosing a backend: an ordered tuple, asked one after another, and a plan that says what was decided and why."""
+"""Choosing a backend: an ordered list, asked one after another, and a verdict of each that says why or why not."""
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
 from typing import NamedTuple
 
 from regard._call import Call
 from regard._errors import ArgumentError, UnsupportedError, describe
 from regard.backends.base import Backend
+from regard.backends.blockwise import Blockwise
+from regard.backends.flex import Flex
+from regard.backends.reference import Reference
+from regard.backends.torch import TorchKernels
 
-_ORDER = {
-    "torch": "regard.backends.torch:TorchKernels",
-    "flex": "regard.backends.flex:Flex",
-    "blockwise": "regard.backends.blockwise:Blockwise",
-    "reference": "regard.backends.reference:Reference",
-}
-"""Name to class, in the order in which the chooser asks. A backend is imported when it is first asked."""
+_BACKENDS: dict[str, Backend] = {one.name: one for one in (TorchKernels(), Flex(), Blockwise(), Reference())}
+"""Every backend by name, in the order in which the chooser asks: the most specialised first, the definition last."""
 
 
 class Verdict(NamedTuple):
@@ -28,27 +25,25 @@ class Verdict(NamedTuple):
 
 def backend_names() -> tuple[str, ...]:
     """All backends, in the order in which the chooser asks."""
-    return tuple(_ORDER)
+    return tuple(_BACKENDS)
 
 
-@cache
 def backend(name: str) -> Backend:
     """The backend of that name.
 
     Raises:
         ArgumentError: no such backend.
     """
-    if name not in _ORDER:
-        known = ", ".join(repr(n) for n in _ORDER)
+    if name not in _BACKENDS:
+        known = ", ".join(repr(n) for n in _BACKENDS)
         raise ArgumentError(f"backend must be one of {known}, or None to let regard choose: got {describe(name)}.")
-    module, attribute = _ORDER[name].split(":")
-    made = getattr(import_module(module), attribute)()
-    assert isinstance(made, Backend)
-    return made
+    return _BACKENDS[name]
 
 
 def choose(call: Call, name: str | None = None) -> Backend:
     """The backend asked for, or else the first that can do the call and is not discouraged from it.
+
+    Where every backend that can do the call is discouraged, the first of them does it.
 
     Raises:
         ArgumentError: no backend of that name.
@@ -58,16 +53,14 @@ def choose(call: Call, name: str | None = None) -> Backend:
         asked = backend(name)
         reasons = asked.unsupported(call)
         if reasons:
-            listed = "; ".join(reasons)
             raise UnsupportedError(
-                f"backend={name!r} cannot do this call: it {listed}. Leave backend=None to let regard choose, or see "
-                "regard.explain(...) for what every backend says.",
+                f"backend={name!r} cannot do this call: it {'; '.join(reasons)}. Leave backend=None to let regard "
+                "choose, or see regard.explain(...) for what every backend says.",
                 reasons,
             )
         return asked
     fallback: Backend | None = None
-    for candidate in _ORDER:
-        one = backend(candidate)
+    for one in _BACKENDS.values():
         if one.unsupported(call):
             continue
         if not one.discouraged(call):
@@ -82,8 +75,7 @@ def choose(call: Call, name: str | None = None) -> Backend:
 def judge(call: Call) -> dict[str, Verdict]:
     """What every backend says of the call."""
     verdicts = {}
-    for name in _ORDER:
-        one = backend(name)
+    for name, one in _BACKENDS.items():
         refused = tuple(one.unsupported(call))
         verdicts[name] = Verdict(refused, () if refused else tuple(one.discouraged(call)))
     return verdicts

@@ -118,7 +118,7 @@ def _by_kv_head(seen: Tensor, call: Call) -> Tensor:
     """``(B or 1, H or 1, Lk)``: which keys a query head sees, to which keys any head of the group sees."""
     if call.group == 1 or seen.shape[1] == 1:
         return seen
-    return seen.unflatten(1, (-1, call.group)).any(2)
+    return seen.unflatten(1, (-1, call.group)).any(dim=2)
 
 
 def _kernel(
@@ -126,7 +126,7 @@ def _kernel(
 ) -> tuple[Tensor, Tensor | None]:
     """The fused kernel on operands that keep it fused: one width, unit stride, at least one key a row."""
     value_width = v.shape[3]
-    width = max(q.shape[3], value_width)
+    width = max(q.shape[3], value_width, 1)
     if q.is_cuda:
         width = -(-width // 8) * 8
         if mask is not None and call.group > 1:
@@ -151,11 +151,9 @@ def _widened(x: Tensor, width: int) -> Tensor:
     return x if x.stride(3) == 1 else x.contiguous()
 
 
-def _with_lse(
-    call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool
-) -> tuple[Tensor, Tensor]:
+def _with_lse(call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
     """Output and natural-log lse of torch's CPU kernel, which wants equal heads and an additive mask."""
-    if 0 in (*q.shape, *k.shape):
+    if 0 in (*q.shape[:3], *k.shape[1:3]):
         lse = q.new_full(q.shape[:3], -torch.inf, dtype=call.accumulation_dtype)
         return torch.zeros_like(q), lse
     k, v = (x.repeat_interleave(call.group, 1) for x in (k, v))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,8 +23,14 @@ class Blockwise(Backend):
     summary = "online softmax over the visible blocks, plain torch, O(L) memory, every device"
     capabilities = Capabilities()
 
-    @torch.compiler.disable
     def run(self, call: Call) -> Result:
+        if torch.compiler.is_compiling():
+            # As a decorator this would import the whole compiler together with regard.
+            untraced: Callable[[Call], Result] = torch.compiler.disable(self._run)
+            return untraced(call)
+        return self._run(call)
+
+    def _run(self, call: Call) -> Result:
         tensors = call.score_tensors() if torch.is_grad_enabled() else ()
         with torch.autocast(call.q.device.type, enabled=False):
             out, lse, entropy, max_logit = _Blockwise.apply(call, call.q, call.k, call.v, call.sinks, *tensors)
