@@ -151,11 +151,14 @@ class MultiHeadAttention(nn.Module):
             context = x
         else:
             check_tokens("context", context, self.d_in)
-        return self._split(self.W_query(x)), self._split(self.W_key(context)), self._split(self.W_value(context))
+        q = self._split(self.W_query(x), self.num_heads)
+        k = self._split(self.W_key(context), self.num_kv_heads)
+        v = self._split(self.W_value(context), self.num_kv_heads)
+        return q, k, v
 
-    def _split(self, x: Tensor) -> Tensor:
+    def _split(self, x: Tensor, heads: int) -> Tensor:
         """``(…, L, heads * D)`` to ``(…, heads, L, D)``."""
-        return x.reshape(*x.shape[:-1], -1, self.head_dim).transpose(-3, -2)
+        return x.reshape(*x.shape[:-1], heads, self.head_dim).transpose(-3, -2)
 
     def _output(self, out: Tensor) -> Tensor:
         """Concatenate the heads, ``(…, H, L, D)`` to ``(…, L, H * D)``, and mix them."""
