@@ -170,6 +170,17 @@ class Not(Mask):
     def _key(self) -> Hashable:
         return ("~", self.part._key())
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return isinstance(other, Not) and self.part == other.part
+
+    def __hash__(self) -> int:
+        return hash(("~", self.part))
+
+    def equal(self, other: Mask) -> bool:
+        return isinstance(other, Not) and self.part.equal(other.part)
+
     def _with_tensors(self, tensors: tuple[Tensor, ...]) -> Self:
         return type(self)(self.part._with_tensors(tensors))
 
@@ -186,7 +197,7 @@ def _joined(kind: type[And] | type[Or], left: Mask, right: Mask) -> Mask:
     for part in flat:
         if part != neutral and part not in unique:
             unique.append(part)
-    if absorbing in unique or any(negation(part) in unique for part in unique):
+    if absorbing in unique or any(_opposed(part, unique, kind) for part in unique):
         return absorbing
     kept = [p for p in unique if not (isinstance(p, dual) and any(q in p.parts for q in unique if q is not p))]
     match kept:
@@ -195,6 +206,12 @@ def _joined(kind: type[And] | type[Or], left: Mask, right: Mask) -> Mask:
         case [only]:
             return only
     return kind(tuple(kept))
+
+
+def _opposed(part: Mask, parts: list[Mask], kind: type[And] | type[Or]) -> bool:
+    """True when ``parts`` hold all of ``~part``, so that nothing (under ``&``) or everything (under ``|``) is left."""
+    opposite = negation(part)
+    return all(p in parts for p in (opposite.parts if isinstance(opposite, kind) else (opposite,)))
 
 
 def _same(left: tuple[Mask, ...], right: tuple[Mask, ...], equal: Callable[[Mask, Mask], bool]) -> bool:

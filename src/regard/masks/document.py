@@ -53,7 +53,7 @@ class Document(Mask):
         >>> Document.from_lengths([2, 3]).ids
         tensor([0, 0, 1, 1, 1])
         """
-        counts = torch.as_tensor(lengths)
+        counts = torch.as_tensor(lengths, dtype=None if len(lengths) else torch.int64)
         if counts.ndim != 1 or counts.dtype not in _INTEGERS or bool((counts < 0).any()):
             raise ArgumentError(f"from_lengths takes non-negative ints, one per document: got {describe(lengths)}.")
         return Document(torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts))
