@@ -14,9 +14,11 @@ from regard._errors import RegardError as RegardError
 from regard._errors import ShapeError as ShapeError
 from regard._errors import StaleError as StaleError
 from regard._errors import UnsupportedError as UnsupportedError
+from regard._explain import explain as explain
 from regard._inspect import Inspection as Inspection
 from regard._inspect import inspect as inspect
 from regard._merge import merge as merge
+from regard._plan import Plan as Plan
 from regard.masks import Causal as Causal
 from regard.masks import Chunked as Chunked
 from regard.masks import Dense as Dense

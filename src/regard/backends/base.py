@@ -111,6 +111,10 @@ class Backend(ABC):
         """Why this backend can do the call but should not be picked for it by itself."""
         return []
 
+    def extra_bytes(self, call: Call) -> int | None:
+        """Bytes that a forward pass holds beside the operands and the output, or None where that is not known."""
+        return None
+
     @abstractmethod
     def run(self, call: Call) -> Result:
         """Compute the call; `unsupported` was empty for it."""

@@ -32,6 +32,11 @@ class Reference(Backend):
     def discouraged(self, call: Call) -> list[str]:
         return ["holds all Lq x Lk scores at once"]
 
+    def extra_bytes(self, call: Call) -> int:
+        pairs = call.frame.batch * call.frame.heads * call.frame.q_len * call.frame.k_len
+        # At the least the scores and the weights.
+        return 2 * pairs * call.accumulation_dtype.itemsize
+
     def run(self, call: Call) -> Result:
         dtype = call.accumulation_dtype
         at = call.frame.everywhere()

@@ -118,7 +118,7 @@ def _by_kv_head(seen: Tensor, call: Call) -> Tensor:
     """``(B or 1, H or 1, Lk)``: which keys a query head sees, to which keys any head of the group sees."""
     if call.group == 1 or seen.shape[1] == 1:
         return seen
-    return seen.unflatten(1, (-1, call.group)).any(dim=2)
+    return seen.reshape(seen.shape[0], -1, call.group, seen.shape[2]).any(2)
 
 
 def _kernel(
@@ -134,7 +134,7 @@ def _kernel(
             k, v = (x.repeat_interleave(call.group, 1) for x in (k, v))
     q, k, v = (_widened(x, width) for x in (q, k, v))
     if call.wants_lse:
-        out, lse = _with_lse(call, q, k, v, mask, causal)
+        out, lse = _with_lse(call, q, k, v, mask, causal=causal)
         return out[..., :value_width], lse
     grouped = q.shape[1] != k.shape[1]
     # The call has been cast already; autocast would cast again.
@@ -151,7 +151,9 @@ def _widened(x: Tensor, width: int) -> Tensor:
     return x if x.stride(3) == 1 else x.contiguous()
 
 
-def _with_lse(call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> tuple[Tensor, Tensor]:
+def _with_lse(
+    call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool
+) -> tuple[Tensor, Tensor]:
     """Output and natural-log lse of torch's CPU kernel, which wants equal heads and an additive mask."""
     if 0 in (*q.shape[:3], *k.shape[1:3]):
         lse = q.new_full(q.shape[:3], -torch.inf, dtype=call.accumulation_dtype)
