@@ -46,11 +46,28 @@ class Coordinates:
         """The shape that the six tensors broadcast to."""
         return torch.Size(torch.broadcast_shapes(*(x.shape for x in (self.b, self.h, self.i, self.j))))
 
+    def pick(self, index: Tensor, shape: torch.Size) -> Coordinates:
+        """The coordinates of one pair: a flat index into ``shape``, to which the tensors broadcast."""
+
+        def one(x: Tensor) -> Tensor:
+            return x.expand(shape).flatten()[index]
+
+        return Coordinates(one(self.b), one(self.h), one(self.i), one(self.j), one(self.q), one(self.k))
+
     def where(self, keep: Tensor, safe: Coordinates) -> Coordinates:
         """These coordinates where ``keep`` is true, ``safe`` elsewhere."""
-        mine, others = ((x.b, x.h, x.i, x.j, x.q, x.k) for x in (self, safe))
-        b, h, i, j, q, k = (torch.where(keep, a, c) for a, c in zip(mine, others, strict=True))
-        return Coordinates(b, h, i, j, q, k)
+
+        def either(mine: Tensor, other: Tensor) -> Tensor:
+            return torch.where(keep, mine, other)
+
+        return Coordinates(
+            either(self.b, safe.b),
+            either(self.h, safe.h),
+            either(self.i, safe.i),
+            either(self.j, safe.j),
+            either(self.q, safe.q),
+            either(self.k, safe.k),
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,7 +74,7 @@ def _visible_only(call: Call, allowed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _modified(call: Call, s: Tensor, allowed: Tensor, at: Coordinates) -> Tensor:
-    """The score changes in order; a hidden pair's score stays 0 on the way, so that nothing odd there has a gradient."""
+    """The score changes in order; a hidden pair's score stays 0 on the way, so nothing odd there has a gradient."""
     for mod in call.score_mods:
         scores, where = shielded(mod, s, allowed, at)
         s = torch.where(allowed, mod.modify(scores, where), 0)
@@ -82,7 +82,7 @@ def _modified(call: Call, s: Tensor, allowed: Tensor, at: Coordinates) -> Tensor
 
 
 def _softmax(s: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Softmax over the last dim and its logsumexp; a row of -inf gives weights 0 and ``lse = -inf``, or ``lse = sink``."""
+    """Softmax over the last dim and its logsumexp; a row of -inf has weights 0 and ``lse`` -inf or its sink."""
     sink = None if sinks is None else sinks.to(s.dtype)[:, None, None].expand(*s.shape[:-1], 1)
     everything = s if sink is None else torch.cat([s, sink], -1)
     if everything.shape[-1] == 0:

@@ -12,7 +12,7 @@ derivatives. One owner and one order of summation for every key block make the r
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,9 +20,9 @@ from torch import Tensor
 from regard import _dropout
 from regard._call import Call
 from regard._coordinates import Coordinates
-from regard.backends.blockwise.forward import RowStats
-from regard.backends.blockwise.plan import Step, steps
-from regard.backends.tile import grouped, shielded, weigh
+from regard.backends.blockwise.forward import RowStats, prepared
+from regard.backends.blockwise.plan import Chunk, Step, steps
+from regard.backends.tile import exp_, grouped, shielded, weigh
 from regard.scores.base import Accumulate
 
 
@@ -59,34 +59,34 @@ def backward(call: Call, q: Tensor, k: Tensor, v: Tensor, saved: RowStats, given
     row = -delta if given.lse is None else given.lse - delta
     if given.entropy is not None and saved.entropy is not None:
         row = row - given.entropy * saved.entropy
+    # A row that sees nothing has lse -inf; +inf makes its weights 0 instead of NaN.
+    lse = torch.where(saved.lse == -torch.inf, torch.inf, saved.lse)
+    q, k, v = prepared(call, q, k, v)
     for step in steps(call):
-        _step(step, call, q, k, v, saved, given, row, (dq, dk, dv), accumulate)
+        _step(step, call, (q, k, v), lse, given, row, (dq, dk, dv), accumulate)
     return Gradients(dq, dk, dv, _sinks(call, saved, given, row), tuple(sums[id(t)] for t in tensors))
 
 
 def _step(
     step: Step,
     call: Call,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    saved: RowStats,
+    operands: tuple[Tensor, Tensor, Tensor],
+    lse: Tensor,
     given: RowGradients,
     row: Tensor,
     sums: tuple[Tensor, Tensor, Tensor],
     accumulate: Accumulate,
 ) -> None:
-    dtype = call.accumulation_dtype
+    q, k, v = operands
     dq, dk, dv = sums
-    queries = step.queries(q, dtype) * call.scale
-    g = step.queries(given.out, dtype)
-    # A row that sees nothing has lse -inf; +inf makes its weights 0 instead of NaN, also in the rows no query has.
-    lse = step.queries(torch.where(saved.lse == -torch.inf, torch.inf, saved.lse), dtype, beyond=torch.inf)[..., None]
-    shared = step.queries(row, dtype)[..., None]
-    g_entropy = None if given.entropy is None else step.queries(given.entropy, dtype)[..., None]
+    queries = step.queries(q)
+    g = step.queries(given.out)
+    lse = step.queries(lse, beyond=torch.inf)[..., None]
+    shared = step.queries(row)[..., None]
+    g_entropy = None if given.entropy is None else step.queries(given.entropy)[..., None]
     into_q = torch.zeros_like(queries)
     for chunk in step.chunks:
-        keys, values = step.keys(k, chunk, dtype), step.keys(v, chunk, dtype)
+        keys, values = step.keys(k, chunk), step.keys(v, chunk)
         at = step.at(call.frame, chunk) if call.score_mods or call.seed is not None else None
         before: list[tuple[Tensor, Coordinates]] = []
         s = grouped(queries, keys)
@@ -98,7 +98,7 @@ def _step(
             s = mod.modify(scores, where)
         s = step.hide(s, call, chunk)
         log_p = s.sub_(lse)
-        p = torch.exp(log_p)
+        p = exp_(log_p if g_entropy is None else log_p.clone())
         ds = grouped(g, values)
         if call.seed is not None and at is not None:
             kept = _dropout.keep(call.seed, call.dropout_p, at)
@@ -120,7 +120,7 @@ def _step(
     step.store(dq, into_q * call.scale)
 
 
-def _add_transposed(step: Step, chunk: Any, call: Call, total: Tensor, weights: Tensor, rows: Tensor) -> None:
+def _add_transposed(step: Step, chunk: Chunk, call: Call, total: Tensor, weights: Tensor, rows: Tensor) -> None:
     """Add ``weightsᵀ rows`` to the keys of a chunk, summed over the query heads that share a key/value head."""
     n, heads, count, columns = weights.shape
     stacked = (n, heads // call.group, call.group * count)

@@ -1,4 +1,4 @@
-"""Online softmax over the visible tiles (Milakov & Gimelshein 2018; Rabe & Staats 2021; FlashAttention, Dao et al. 2022).
+"""Online softmax over the visible tiles (Milakov & Gimelshein 2018; FlashAttention, Dao et al. 2022).
 
 For each row, with ``m`` the greatest score so far: ``l = Σ exp(s - m)``, ``acc = Σ exp(s - m) v``, and where statistics
 are wanted ``t = Σ exp(s - m) (s - m)``. A greater m rescales them by ``exp(m_old - m)``. At the end ``out = acc / l``,
@@ -8,16 +8,15 @@ are wanted ``t = Σ exp(s - m) (s - m)``. A greater m rescales them by ``exp(m_o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from regard import _dropout
 from regard._call import Call
-from regard._coordinates import Coordinates
 from regard.backends.blockwise.plan import Step, steps
-from regard.backends.tile import grouped, weigh
+from regard.backends.tile import exp_, grouped, weigh
 
 
 @dataclass
@@ -47,6 +46,7 @@ def forward(call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
     max_logit = lse.new_full((batch, heads, q_len), -torch.inf) if "max_logit" in call.stats else None
     if call.sinks is not None:
         lse.copy_(call.sinks.to(dtype)[:, None].expand_as(lse))
+    q, k, v = prepared(call, q, k, v)
     for step in steps(call):
         rows = _rows(step, call, q, k, v)
         step.store(out, rows.out)
@@ -60,49 +60,74 @@ def forward(call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
     return RowStats(out, lse, entropy, max_logit)
 
 
-def tile_scores(step: Step, chunk: Any, call: Call, q: Tensor, k: Tensor, at: Coordinates | None) -> Tensor:
-    """The final scores of one chunk of a step, ``-inf`` where hidden; ``q`` is scaled."""
-    s = grouped(q, step.keys(k, chunk, call.accumulation_dtype))
-    for mod in call.score_mods:
-        s = mod.modify(s, at if at is not None else step.at(call.frame, chunk))
-    return step.hide(s, call, chunk)
+def prepared(call: Call, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The operands in the accumulation dtype, the queries scaled."""
+    dtype = call.accumulation_dtype
+    return q.to(dtype) * call.scale, k.to(dtype), v.to(dtype)
 
 
 def _rows(step: Step, call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
-    dtype = call.accumulation_dtype
-    entropic, keep_top = "entropy" in call.stats, "max_logit" in call.stats
-    queries = step.queries(q, dtype) * call.scale
-    top = queries.new_full((*queries.shape[:-1], 1), -torch.inf)
-    total, moment, acc = torch.zeros_like(top), torch.zeros_like(top), torch.zeros_like(top)
+    entropic = "entropy" in call.stats
+    queries = step.queries(q)
+    so_far: _Softmax | None = None
     for chunk in step.chunks:
+        s = grouped(queries, step.keys(k, chunk))
         at = step.at(call.frame, chunk) if call.score_mods or call.seed is not None else None
-        s = tile_scores(step, chunk, call, queries, k, at)
-        above = torch.maximum(top, s.amax(-1, keepdim=True))
-        shift = torch.where(above == -torch.inf, 0, above)
-        shrink = torch.exp(top - shift)
-        if entropic:
-            # Moving the shift moves the moment by total * (old - new); an empty row has nothing to move.
-            moment = shrink * (moment + total * torch.where(total > 0, top - shift, 0))
-        top = above
-        p = s.sub_(shift).exp_()
-        total = total * shrink + p.sum(-1, keepdim=True)
-        if entropic:
-            moment -= torch.special.entr(p).sum(-1, keepdim=True)
+        for mod in call.score_mods:
+            assert at is not None
+            s = mod.modify(s, at)
+        s = step.hide(s, call, chunk)
+        top = s.amax(-1, keepdim=True)
+        if so_far is not None:
+            top = torch.maximum(top, so_far.top)
+        p = exp_(s.sub_(_finite(top)))
+        total = p.sum(-1, keepdim=True)
+        moment = -torch.special.entr(p).sum(-1, keepdim=True) if entropic else torch.zeros_like(total)
         if call.seed is not None and at is not None:
             p = torch.where(_dropout.keep(call.seed, call.dropout_p, at), p, 0)
-        acc = acc * shrink + weigh(p, step.keys(v, chunk, dtype))
-    logit = top
+        here = _Softmax(top, total, moment, weigh(p, step.keys(v, chunk)))
+        so_far = here if so_far is None else _joined(so_far, here)
+    assert so_far is not None
+    logit = so_far.top
     if call.sinks is not None:
-        sink = call.sinks.to(dtype)[step.heads, None, None]
-        above = torch.maximum(top, sink)
-        shift = torch.where(above == -torch.inf, 0, above)
-        shrink = torch.exp(top - shift)
-        share = torch.exp(sink - shift)
-        moment = shrink * (moment + total * torch.where(total > 0, top - shift, 0)) - torch.special.entr(share)
-        total, acc, top = total * shrink + share, acc * shrink, above
-    empty = total == 0
-    safe = torch.where(empty, 1, total)
-    out = acc / (safe * (1 - call.dropout_p))
-    lse = torch.where(empty, -torch.inf, torch.where(empty, 0, top) + torch.log(safe))
-    entropy = (torch.log(safe) - moment / safe)[..., 0] if entropic else None
-    return RowStats(out, lse[..., 0], entropy, logit[..., 0] if keep_top else None)
+        so_far = _with_sink(so_far, call.sinks.to(logit.dtype)[step.heads, None, None])
+    empty = so_far.total == 0
+    total = torch.where(empty, 1, so_far.total)
+    out = so_far.acc / (total * (1 - call.dropout_p))
+    lse = torch.where(empty, -torch.inf, _finite(so_far.top) + torch.log(total))
+    entropy = (torch.log(total) - so_far.moment / total)[..., 0] if entropic else None
+    return RowStats(out, lse[..., 0], entropy, logit[..., 0])
+
+
+class _Softmax(NamedTuple):
+    """The softmax of a row over the keys seen so far; see the formulas above."""
+
+    top: Tensor
+    total: Tensor
+    moment: Tensor
+    acc: Tensor
+
+
+def _finite(top: Tensor) -> Tensor:
+    """The shift of the exponentials: the greatest score, 0 for a row that has seen nothing."""
+    return torch.where(top == -torch.inf, 0, top)
+
+
+def _joined(old: _Softmax, new: _Softmax) -> _Softmax:
+    """Both, where ``new.top`` is the greatest score of both and the shift of ``new`` already."""
+    drop = torch.where(old.total > 0, old.top - _finite(new.top), 0)
+    shrink = torch.where(old.total > 0, torch.exp(drop), 0)
+    return _Softmax(
+        new.top,
+        new.total + shrink * old.total,
+        new.moment + shrink * (old.moment + old.total * drop),
+        new.acc.addcmul_(old.acc, shrink),
+    )
+
+
+def _with_sink(keys: _Softmax, sink: Tensor) -> _Softmax:
+    """The sink as one more key, without a value."""
+    top = torch.maximum(keys.top, sink)
+    share = torch.exp(sink - _finite(top))
+    own = _Softmax(top, share, -torch.special.entr(share), torch.zeros_like(keys.acc))
+    return _joined(keys, own)

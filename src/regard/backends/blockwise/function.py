@@ -33,7 +33,9 @@ class Blockwise(Backend):
     def _run(self, call: Call) -> Result:
         tensors = call.score_tensors() if torch.is_grad_enabled() else ()
         with torch.autocast(call.q.device.type, enabled=False):
-            out, lse, entropy, max_logit = _Blockwise.apply(call, call.q, call.k, call.v, call.sinks, *tensors)
+            out, lse, entropy, max_logit = _Blockwise.apply(  # type: ignore[no-untyped-call]
+                call, call.q, call.k, call.v, call.sinks, *tensors
+            )
         given = {"entropy": entropy, "max_logit": max_logit}
         return Result(out, lse, {name: given[name] for name in call.stats})
 
@@ -62,7 +64,7 @@ class _Blockwise(torch.autograd.Function):
             g = torch.zeros_like(out) if g_out is None else g_out.to(out.dtype)
             given = RowGradients(g, g_lse, g_entropy)
             own = backward(call, q, k, v, RowStats(out, lse, entropy, None), given)
-        grads = [own.q.to(q.dtype), own.k.to(k.dtype), own.v.to(v.dtype)]
+        grads: list[Tensor | None] = [own.q.to(q.dtype), own.k.to(k.dtype), own.v.to(v.dtype)]
         grads += [None if own.sinks is None else own.sinks.to(sinks.dtype)]
         grads += [grad.to(t.dtype) for grad, t in zip(own.score_tensors, score_tensors, strict=True)]
         anchors = (call.q, call.k, call.v, *((sinks,) if sinks is not None else ()), *score_tensors, g_out, g_lse)

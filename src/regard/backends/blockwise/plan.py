@@ -7,16 +7,18 @@ the number of Python steps follows the work and not the number of blocks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from regard._call import Call
 from regard._coordinates import Coordinates, Frame
+from regard.backends.tile import hide_
 from regard.masks import BlockMap, Coverage, Everything
 from regard.masks.blocks import Run, from_grid
 
@@ -36,9 +38,47 @@ class Chunk(NamedTuple):
     masked: tuple[tuple[int, int], ...]
 
 
+class Step(ABC):
+    """Rows that are computed together, and the chunks of keys that they read one after another.
+
+    A tile has the shape ``(n, H or some heads, rows, columns of the chunk)``.
+    """
+
+    chunks: tuple[Chunk, ...]
+    heads: slice
+
+    @abstractmethod
+    def queries(self, x: Tensor, beyond: float = 0) -> Tensor:
+        """The rows of ``x (B, H, Lq, …)``; ``beyond`` fills the rows of a tile that no query has."""
+
+    @abstractmethod
+    def keys(self, x: Tensor, chunk: Chunk) -> Tensor:
+        """The columns of ``x (B, Hkv, Lk, D)``."""
+
+    @abstractmethod
+    def store(self, x: Tensor, tile: Tensor) -> None:
+        """Write the rows of ``x (B, H, Lq, …)``."""
+
+    @abstractmethod
+    def add(self, x: Tensor, chunk: Chunk, tile: Tensor) -> None:
+        """Add to the columns of ``x (B, Hkv, Lk, D)``."""
+
+    @abstractmethod
+    def at(self, frame: Frame, chunk: Chunk) -> Coordinates:
+        """Where the tile of a chunk stands."""
+
+    @abstractmethod
+    def hide(self, s: Tensor, call: Call, chunk: Chunk) -> Tensor:
+        """Set hidden scores to ``-inf``, in place."""
+
+    @abstractmethod
+    def allowed(self, call: Call, chunk: Chunk) -> Tensor | None:
+        """Which pairs of the tile are visible, or None when all are."""
+
+
 @dataclass(frozen=True)
-class Slab:
-    """Consecutive rows of some batch entries and heads, which all read the same key chunks."""
+class Slab(Step):
+    """Consecutive rows of some batch entries and heads, which all read the same key chunks. Its tiles are views."""
 
     batch: slice
     kv_heads: slice
@@ -46,36 +86,29 @@ class Slab:
     rows: slice
     chunks: tuple[Chunk, ...]
 
-    def queries(self, x: Tensor, dtype: torch.dtype, beyond: float = 0) -> Tensor:
-        """The rows of ``x (B, H, Lq, …)``; ``beyond`` fills the rows of a tile that no query has."""
-        return x[self.batch, self.heads, self.rows].to(dtype)
+    def queries(self, x: Tensor, beyond: float = 0) -> Tensor:
+        return x[self.batch, self.heads, self.rows]
 
-    def keys(self, x: Tensor, chunk: Chunk, dtype: torch.dtype) -> Tensor:
-        """The columns of ``x (B, Hkv, Lk, …)``."""
-        return x[self.batch, self.kv_heads, chunk.start : chunk.stop].to(dtype)
+    def keys(self, x: Tensor, chunk: Chunk) -> Tensor:
+        return x[self.batch, self.kv_heads, chunk.start : chunk.stop]
 
     def store(self, x: Tensor, tile: Tensor) -> None:
-        """Write the rows of ``x (B, H, Lq, …)``."""
         x[self.batch, self.heads, self.rows] = tile
 
     def add(self, x: Tensor, chunk: Chunk, tile: Tensor) -> None:
-        """Add to the columns of ``x (B, Hkv, Lk, …)``."""
         x[self.batch, self.kv_heads, chunk.start : chunk.stop] += tile
 
     def at(self, frame: Frame, chunk: Chunk) -> Coordinates:
-        """Where the tile of a chunk stands."""
         return frame.tile(self.rows, slice(chunk.start, chunk.stop), self.batch, self.heads)
 
     def hide(self, s: Tensor, call: Call, chunk: Chunk) -> Tensor:
-        """Set hidden scores to ``-inf``, in place."""
         for first, last in chunk.masked:
             at = call.frame.tile(self.rows, slice(first, last), self.batch, self.heads)
             part = s[..., first - chunk.start : last - chunk.start]
-            part.masked_fill_(~call.mask.allowed(at), -torch.inf)
+            hide_(part, call.mask.allowed(at))
         return s
 
     def allowed(self, call: Call, chunk: Chunk) -> Tensor | None:
-        """Which pairs of the tile are visible, or None when all are."""
         return call.mask.allowed(self.at(call.frame, chunk)) if chunk.masked else None
 
 
@@ -93,26 +126,32 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Gather:
+class Gather(Step):
     """Several row blocks, each with columns of its own, copied side by side; every head; one chunk."""
 
     items: tuple[Item, ...]
     row_count: int
     q_len: int
     columns: int
-    chunks: ClassVar[tuple[None]] = (None,)
-    heads: ClassVar[slice] = slice(None)
+    chunks: tuple[Chunk, ...]
+    heads: slice
 
-    def queries(self, x: Tensor, dtype: torch.dtype, beyond: float = 0) -> Tensor:
+    def queries(self, x: Tensor, beyond: float = 0) -> Tensor:
+        if self._step is not None:
+            return self._banded_rows(x)
         shape = (len(self.items), x.shape[1], self.row_count, *x.shape[3:])
-        tile = torch.full(shape, beyond, dtype=dtype, device=x.device)
+        tile = torch.full(shape, beyond, dtype=x.dtype, device=x.device)
         for n, item in enumerate(self.items):
             rows = x[item.entry, :, item.row : item.row + self.row_count]
             tile[n, :, : rows.shape[1]] = rows
         return tile
 
-    def keys(self, x: Tensor, chunk: None, dtype: torch.dtype) -> Tensor:
-        tile = torch.zeros((len(self.items), x.shape[1], self.columns, *x.shape[3:]), dtype=dtype, device=x.device)
+    def keys(self, x: Tensor, chunk: Chunk) -> Tensor:
+        if self._step is not None:
+            entry, _, ranges = self.items[0]
+            stop = self.items[-1].ranges[0][1]
+            return x[entry, :, ranges[0][0] : stop].unfold(1, self.columns, self._step).permute(1, 0, 3, 2)
+        tile = torch.zeros((len(self.items), x.shape[1], self.columns, x.shape[3]), dtype=x.dtype, device=x.device)
         for n, item in enumerate(self.items):
             place = 0
             for start, stop in item.ranges:
@@ -121,19 +160,22 @@ class Gather:
         return tile
 
     def store(self, x: Tensor, tile: Tensor) -> None:
+        if self._step is not None:
+            self._banded_rows(x).copy_(tile)
+            return
         for n, item in enumerate(self.items):
             rows = x[item.entry, :, item.row : item.row + self.row_count]
             rows.copy_(tile[n, :, : rows.shape[1]])
 
-    def add(self, x: Tensor, chunk: None, tile: Tensor) -> None:
+    def add(self, x: Tensor, chunk: Chunk, tile: Tensor) -> None:
         for n, item in enumerate(self.items):
             place = 0
             for start, stop in item.ranges:
                 x[item.entry, :, start:stop] += tile[n, :, place : place + stop - start]
                 place += stop - start
 
-    def at(self, frame: Frame, chunk: None) -> Coordinates:
-        """Where each pair stands; columns past an item's own repeat column 0, and `hidden` hides them."""
+    def at(self, frame: Frame, chunk: Chunk) -> Coordinates:
+        """Where each pair stands; columns past an item's own repeat column 0, and `hide` hides them."""
         device = frame.device
         b = torch.tensor([item.entry for item in self.items], device=device)[:, None, None, None]
         h = torch.arange(frame.heads, device=device)[:, None, None]
@@ -142,12 +184,36 @@ class Gather:
         j = self._columns[0].to(device)[:, None, None, :]
         return frame.at(b, h, i[:, None, :, None], j)
 
-    def hide(self, s: Tensor, call: Call, chunk: None) -> Tensor:
-        return s.masked_fill_(~self.allowed(call, chunk), -torch.inf)
+    def hide(self, s: Tensor, call: Call, chunk: Chunk) -> Tensor:
+        return hide_(s, self.allowed(call, chunk))
 
-    def allowed(self, call: Call, chunk: None) -> Tensor:
+    def allowed(self, call: Call, chunk: Chunk) -> Tensor:
         real = self._columns[1].to(call.q.device)[:, None, None, :]
         return call.mask.allowed(self.at(call.frame, chunk)) & real
+
+    @cached_property
+    def _step(self) -> int | None:
+        """How far each item's columns lie behind those of the item before, if the items form a regular band.
+
+        Neighbouring row blocks of a window are such a band: their tiles are then strided views, not copies.
+        """
+        first = self.items[0]
+        last = self.items[-1]
+        if len(self.items) < 2 or last.row + self.row_count > self.q_len:
+            return None
+        step = self.items[1].ranges[0][0] - first.ranges[0][0]
+        for n, (entry, row, ranges) in enumerate(self.items):
+            start = first.ranges[0][0] + n * step
+            if (entry, row) != (first.entry, first.row + n * self.row_count) or step < 1:
+                return None
+            if ranges != ((start, start + self.columns),):
+                return None
+        return step
+
+    def _banded_rows(self, x: Tensor) -> Tensor:
+        entry, row, _ = self.items[0]
+        rows = x[entry, :, row : row + len(self.items) * self.row_count]
+        return rows.view(rows.shape[0], len(self.items), self.row_count, *rows.shape[2:]).transpose(0, 1)
 
     @cached_property
     def _columns(self) -> tuple[Tensor, Tensor]:
@@ -161,9 +227,6 @@ class Gather:
                 place += stop - start
             real[n, :place] = True
         return column, real
-
-
-Step = Slab | Gather
 
 
 def steps(call: Call) -> Iterator[Step]:
@@ -254,4 +317,5 @@ def _gathers(call: Call, items: list[Item], tile: int) -> Iterator[Gather]:
         most = max(1, tile // (call.frame.heads * rows * columns))
         together = [item for item in waiting[-most:] if 4 * item.columns >= 3 * columns]
         del waiting[-len(together) :]
-        yield Gather(tuple(together), rows, call.frame.q_len, columns)
+        whole = (Chunk(0, columns, ((0, columns),)),)
+        yield Gather(tuple(together), rows, call.frame.q_len, columns, whole, slice(0, call.frame.heads))
