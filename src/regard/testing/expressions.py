@@ -127,7 +127,7 @@ class DistanceGate(nn.Module):
         return s + self.weight.to(s.dtype) * s.square() / (4 + s.square()) - distance / (2 + distance)
 
 
-def _bits(rng: Random, shape: tuple[int, ...]) -> Tensor:
+def random_bits(rng: Random, shape: tuple[int, ...]) -> Tensor:
     """A bool tensor, a quarter, half or three quarters of it true."""
     count = 1
     for n in shape:
@@ -141,7 +141,8 @@ def _bits(rng: Random, shape: tuple[int, ...]) -> Tensor:
     return torch.tensor([word >> n & 1 for n in range(count)], dtype=torch.bool).reshape(shape)
 
 
-def _normal(rng: Random, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+def random_normal(rng: Random, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Standard normal values, drawn in float64 and rounded to ``dtype``."""
     generator = torch.Generator().manual_seed(rng.getrandbits(32))
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
@@ -191,7 +192,7 @@ def _padding(rng: Random, frame: Frame) -> Mask:
 
 
 def _valid(rng: Random, frame: Frame) -> Mask:
-    return Padding.from_valid(_bits(rng, (_or_one(rng, frame.batch), frame.k_len)))
+    return Padding.from_valid(random_bits(rng, (_or_one(rng, frame.batch), frame.k_len)))
 
 
 def _predicate(rng: Random, frame: Frame) -> Mask:
@@ -210,7 +211,7 @@ PRIMITIVES: tuple[Callable[[Random, Frame], Mask], ...] = (
     _document,
     _padding,
     _valid,
-    lambda rng, frame: Dense(_bits(rng, _broadcastable(rng, frame))),
+    lambda rng, frame: Dense(random_bits(rng, _broadcastable(rng, frame))),
     _predicate,
     lambda rng, frame: Everything(),
     lambda rng, frame: Nothing(),
@@ -221,11 +222,11 @@ PRIMITIVES: tuple[Callable[[Random, Frame], Mask], ...] = (
 def _alibi(rng: Random, frame: Frame) -> ScoreModification:
     if rng.random() < 0.5 and frame.heads:
         return Alibi.for_heads(frame.heads)
-    return Alibi(nn.Parameter(0.3 * _normal(rng, (frame.heads,), _side_dtype(rng))))
+    return Alibi(nn.Parameter(0.3 * random_normal(rng, (frame.heads,), _side_dtype(rng))))
 
 
 def _bias(rng: Random, frame: Frame) -> ScoreModification:
-    bias = _normal(rng, _broadcastable(rng, frame), _side_dtype(rng))
+    bias = random_normal(rng, _broadcastable(rng, frame), _side_dtype(rng))
     match rng.randrange(3):
         case 0:
             return Bias(bias)
@@ -237,14 +238,14 @@ def _bias(rng: Random, frame: Frame) -> ScoreModification:
 
 def _relative_bias(rng: Random, frame: Frame) -> ScoreModification:
     made = RelativeBias(frame.heads, buckets=8, max_distance=16, bidirectional=rng.random() < 0.5)
-    made.table.data = _normal(rng, tuple(made.table.shape))
+    made.table.data = random_normal(rng, tuple(made.table.shape))
     return made
 
 
 def _opaque(rng: Random, frame: Frame) -> ScoreModification:
     if rng.random() < 0.5:
-        return ScoreMod(HeadGate(_normal(rng, (frame.heads,)).requires_grad_()))
-    return ScoreMod(DistanceGate(_normal(rng, ())))
+        return ScoreMod(HeadGate(random_normal(rng, (frame.heads,)).requires_grad_()))
+    return ScoreMod(DistanceGate(random_normal(rng, ())))
 
 
 def _side_dtype(rng: Random) -> torch.dtype:

@@ -1,0 +1,50 @@
+"""What every test stands on: one seed, one thread, one set of generated cases, and fresh buffers that hold NaN."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from torch import Tensor
+
+torch.set_num_threads(1)
+settings.register_profile("regard", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("regard")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def poisoned_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.empty` and its kin, called from inside regard, give NaN (or the largest integer) instead of leftovers."""
+
+    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def fill(*args: Any, **kwargs: Any) -> Tensor:
+            fresh = make(*args, **kwargs)
+            if torch.compiler.is_compiling() or not _called_from_regard():
+                return fresh
+            if fresh.is_floating_point():
+                return fresh.fill_(torch.nan)
+            return fresh.fill_(True) if fresh.dtype == torch.bool else fresh.fill_(torch.iinfo(fresh.dtype).max)
+
+        return fill
+
+    for owner, name in (
+        (torch, "empty"),
+        (torch, "empty_like"),
+        (torch, "empty_strided"),
+        (Tensor, "new_empty"),
+        (Tensor, "new_empty_strided"),
+    ):
+        monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+
+def _called_from_regard() -> bool:
+    return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("regard.")
