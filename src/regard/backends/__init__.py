@@ -1,0 +1,1 @@
+"""Ways to compute attention. Each declares what it can do; none imports another; the dispatcher knows them all."""

@@ -1,4 +1,4 @@
-"""The backward pass, tile by tile, from ``lse`` alone: weights are recomputed, never stored (FlashAttention-2, Dao 2023).
+"""The backward pass, tile by tile, from ``lse`` alone: weights are recomputed, never stored (Dao 2023).
 
 With ``p = exp(s - lse)``, ``g`` the gradient of out, and dropout's ``z ∈ {0, 1/(1-p_drop)}``:
 
@@ -21,7 +21,8 @@ from regard import _dropout
 from regard._call import Call
 from regard._coordinates import Coordinates
 from regard.backends.blockwise.forward import RowStats, prepared
-from regard.backends.blockwise.plan import Chunk, Step, steps
+from regard.backends.blockwise.plan import plan
+from regard.backends.blockwise.steps import Chunk, Step
 from regard.backends.tile import exp_, grouped, shielded, weigh
 from regard.scores.base import Accumulate
 
@@ -62,7 +63,7 @@ def backward(call: Call, q: Tensor, k: Tensor, v: Tensor, saved: RowStats, given
     # A row that sees nothing has lse -inf; +inf makes its weights 0 instead of NaN.
     lse = torch.where(saved.lse == -torch.inf, torch.inf, saved.lse)
     q, k, v = prepared(call, q, k, v)
-    for step in steps(call):
+    for step in plan(call):
         _step(step, call, (q, k, v), lse, given, row, (dq, dk, dv), accumulate)
     return Gradients(dq, dk, dv, _sinks(call, saved, given, row), tuple(sums[id(t)] for t in tensors))
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from regard import _dropout
 from regard._call import Call
-from regard.backends.blockwise.plan import Step, steps
+from regard.backends.blockwise.plan import plan
+from regard.backends.blockwise.steps import Step
 from regard.backends.tile import exp_, grouped, weigh
 
 
@@ -47,7 +48,7 @@ def forward(call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
     if call.sinks is not None:
         lse.copy_(call.sinks.to(dtype)[:, None].expand_as(lse))
     q, k, v = prepared(call, q, k, v)
-    for step in steps(call):
+    for step in plan(call):
         rows = _rows(step, call, q, k, v)
         step.store(out, rows.out)
         step.store(lse, rows.lse)
@@ -93,7 +94,8 @@ def _rows(step: Step, call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
         so_far = _with_sink(so_far, call.sinks.to(logit.dtype)[step.heads, None, None])
     empty = so_far.total == 0
     total = torch.where(empty, 1, so_far.total)
-    out = so_far.acc / (total * (1 - call.dropout_p))
+    kept = 1 if call.seed is None else 1 - call.dropout_p
+    out = so_far.acc / (total * kept)
     lse = torch.where(empty, -torch.inf, _finite(so_far.top) + torch.log(total))
     entropy = (torch.log(total) - so_far.moment / total)[..., 0] if entropic else None
     return RowStats(out, lse[..., 0], entropy, logit[..., 0])

@@ -1,0 +1,1 @@
+"""Timings as ratios: two ways of the same computation, alternately in one process, checked for equality first."""
