@@ -30,7 +30,7 @@ class Call:
         score_mods: applied in this order.
         scale: factor of ``q kᵀ``.
         dropout_p: probability of dropping a weight.
-        seed: of the dropout; None without dropout.
+        seed: of the dropout; None without dropout, and until `seeded`.
         sinks: ``(H,)`` or None.
         frame: sizes and positions.
         lead: the leading dims that ``out`` goes back to; None when the operands had 2 dims.
@@ -80,6 +80,10 @@ class Call:
             return x[0, 0]
         return x.reshape(*self.lead, *x.shape[1:])
 
+    def seeded(self) -> Call:
+        """This call with its dropout's seed drawn, which is the last thing before it runs: a refusal draws nothing."""
+        return self.with_(seed=draw_seed()) if self.dropout_p > 0 else self
+
     def with_(self, **changes: object) -> Call:
         """This call with some fields replaced."""
         return replace(self, **changes)  # type: ignore[arg-type]  # the fields are checked where they are made
@@ -98,7 +102,7 @@ def make_call(
     q_positions: Tensor | None = None,
     k_positions: Tensor | None = None,
 ) -> Call:
-    """Check everything and put it into canonical form; nothing is computed and no random number drawn before that.
+    """Check everything and put it into canonical form; nothing is computed and no random number drawn.
 
     Raises:
         ShapeError, KindError, ArgumentError: as told by `regard.attention`.
@@ -117,15 +121,16 @@ def make_call(
     scale = _checked_scale(scale, q.shape[-1])
     check_dropout(dropout_p)
     _check_sinks(sinks, heads, q.device)
-    seed = draw_seed() if dropout_p > 0 else None
-    return Call(flat_q, flat_k, flat_v, mask, mods, scale, float(dropout_p), seed, sinks, frame, lead)
+    return Call(flat_q, flat_k, flat_v, mask, mods, scale, float(dropout_p), None, sinks, frame, lead)
 
 
 def _operands(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     operands = {"q": q, "k": k, "v": v}
     for name, x in operands.items():
         if not isinstance(x, Tensor):
-            raise KindError(f"q, k and v must be tensors: got {name} {describe(x)}.")
+            raise KindError(
+                f"q, k and v must be tensors: got {name} {describe(x)}. Convert arrays with torch.as_tensor(...)."
+            )
         if x.ndim < 2:
             raise ShapeError(
                 f"{name} must be (…, heads, tokens, features), (heads, tokens, features) or (tokens, features): "
@@ -140,7 +145,9 @@ def _operands(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if len({x.dtype for x in operands.values()}) > 1:
         raise KindError(f"q, k and v must share one dtype: {got(operands)}. Convert them with .to(dtype).")
     if q.dtype not in DTYPES:
-        raise KindError(f"attention takes float32, bfloat16, float16 or float64: {got(operands)}.")
+        raise KindError(
+            f"attention takes float32, bfloat16, float16 or float64: {got(operands)}. Convert them with .to(dtype)."
+        )
     if q.shape[-1] != k.shape[-1]:
         raise ShapeError(f"q and k must have the same number of features, their last dim: {got(operands)}.")
     if k.shape[-2] != v.shape[-2]:
@@ -231,4 +238,6 @@ def _check_sinks(sinks: object, heads: int, device: torch.device) -> None:
     if tuple(sinks.shape) != (heads,):
         raise ShapeError(f"sinks must be (H,) = ({heads},), one logit per query head: got {tuple(sinks.shape)}.")
     if sinks.device != device:
-        raise ArgumentError(f"sinks must be on the device of q, k and v ({device}): got {describe(sinks)}.")
+        raise ArgumentError(
+            f"sinks must be on the device of q, k and v ({device}): got {describe(sinks)}. Move them with .to(device)."
+        )

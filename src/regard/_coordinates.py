@@ -104,11 +104,11 @@ class Frame:
             ArgumentError: positions on another device, a negative size.
         """
         device = torch.device(device)
-        for name, size in (("q_len", q_len), ("k_len", k_len)):
+        for name, size in (("batch", batch), ("heads", heads), ("q_len", q_len), ("k_len", k_len)):
             if not isinstance(size, (int, torch.SymInt)) or isinstance(size, bool):
-                raise KindError(f"{name} counts tokens and must be an int: got {describe(size)}.")
+                raise KindError(f"{name} is a size and must be an int: got {describe(size)}.")
             if size < 0:
-                raise ArgumentError(f"{name} counts tokens and must be at least 0: got {size}.")
+                raise ArgumentError(f"{name} is a size and must be at least 0: got {size}.")
         q_positions = _checked_positions("q_positions", q_positions, batch, q_len, device)
         k_positions = _checked_positions("k_positions", k_positions, batch, k_len, device)
         return Frame(batch, heads, q_len, k_len, q_positions, k_positions, device)

@@ -34,7 +34,7 @@ def backend(name: str) -> Backend:
     Raises:
         ArgumentError: no such backend.
     """
-    if name not in _BACKENDS:
+    if not isinstance(name, str) or name not in _BACKENDS:
         known = ", ".join(repr(n) for n in _BACKENDS)
         raise ArgumentError(f"backend must be one of {known}, or None to let regard choose: got {describe(name)}.")
     return _BACKENDS[name]

@@ -43,7 +43,7 @@ def describe(value: object) -> str:
         dtype = str(value.dtype).removeprefix("torch.")
         device = "" if value.device.type == "cpu" else f" on {value.device}"
         return f"{dtype} {tuple(value.shape)}{device}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from regard._call import Call, check_dropout, make_call
+from regard._call import Call, make_call
 from regard._dispatch import backend as named
 from regard._dispatch import choose, judge
 from regard._errors import UnsupportedError
@@ -49,7 +49,6 @@ def explain(
     >>> explain(q, k, v, mask=Causal() & SlidingWindow(63)).backend
     'blockwise'
     """
-    check_dropout(dropout_p)
     call = make_call(
         q,
         k,
@@ -57,10 +56,11 @@ def explain(
         mask=mask,
         score_mod=score_mod,
         scale=scale,
+        dropout_p=dropout_p,
         sinks=sinks,
         q_positions=q_positions,
         k_positions=k_positions,
-    ).with_(dropout_p=float(dropout_p), seed=0 if dropout_p else None)
+    )
     try:
         chosen = choose(call, backend).name
     except UnsupportedError:

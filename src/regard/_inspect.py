@@ -98,7 +98,9 @@ def inspect(
         q_positions=q_positions,
         k_positions=k_positions,
     ).with_(wants_lse=True, stats=tuple(stats))
-    result = choose(call, backend).run(call)
+    chosen = choose(call, backend)
+    call = call.seeded()
+    result = chosen.run(call)
     assert result.lse is not None
     return Inspection(
         call.restore(result.out),

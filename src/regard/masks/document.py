@@ -53,7 +53,8 @@ class Document(Mask):
         >>> Document.from_lengths([2, 3]).ids
         tensor([0, 0, 1, 1, 1])
         """
-        counts = torch.as_tensor(lengths, dtype=None if len(lengths) else torch.int64)
+        counts = torch.as_tensor(lengths)
+        counts = counts if counts.numel() else counts.to(torch.int64)
         if counts.ndim != 1 or counts.dtype not in _INTEGERS or bool((counts < 0).any()):
             raise ArgumentError(f"from_lengths takes non-negative ints, one per document: got {describe(lengths)}.")
         return Document(torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts))
@@ -64,8 +65,11 @@ class Document(Mask):
         if not isinstance(cu_seqlens, Tensor) or cu_seqlens.ndim != 1 or cu_seqlens.dtype not in _INTEGERS:
             raise KindError(f"from_cu_seqlens takes a 1-D integer tensor: got {describe(cu_seqlens)}.")
         if len(cu_seqlens) == 0 or int(cu_seqlens[0]) != 0:
-            raise ArgumentError(f"cumulative lengths start with 0: got {describe(cu_seqlens)}.")
-        return Document.from_lengths(cu_seqlens.diff())
+            raise ArgumentError(f"cumulative lengths start with 0: got {cu_seqlens.tolist()}.")
+        lengths = cu_seqlens.diff()
+        if bool((lengths < 0).any()):
+            raise ArgumentError(f"cumulative lengths never decrease: got {cu_seqlens.tolist()}.")
+        return Document.from_lengths(lengths)
 
     def allowed(self, at: Coordinates) -> Tensor:
         q_id, q_inside = _look_up(self.ids, at.b, at.q)

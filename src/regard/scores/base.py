@@ -58,4 +58,7 @@ class ScoreModification(ABC):
 def check_device(name: str, tensor: Tensor, frame: Frame) -> None:
     """Raise unless ``tensor`` is on the device of the call."""
     if tensor.device != frame.device:
-        raise ArgumentError(f"{name} must be on the device of q, k and v ({frame.device}): got {describe(tensor)}.")
+        raise ArgumentError(
+            f"{name} must be on the device of q, k and v ({frame.device}): got {describe(tensor)}. Move it with "
+            f".to({str(frame.device)!r})."
+        )
