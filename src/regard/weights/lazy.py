@@ -197,8 +197,9 @@ class AttentionWeights(NotATensor):
         """
         if not isinstance(queries, slice):
             raise KindError(f"received takes a slice of rows, such as slice(-64, None): got {describe(queries)}.")
-        rows = range(self._call.q.shape[2])[queries]
-        rows = rows if rows.step > 0 else rows[::-1]
+        chosen = range(self._call.q.shape[2])[queries]
+        ends = sorted((chosen[0], chosen[-1])) if chosen else (0, -1)
+        rows = range(ends[0], ends[1] + 1, abs(chosen.step))
         return self._streamed(Received(self._call, rows), rows=rows)
 
     def topk(self, k: int) -> Top:

@@ -22,7 +22,7 @@ class NotATensor:
     """Base that refuses truth value, iteration, comparison and arithmetic in words that say what to call instead."""
 
     __bool__ = _refusal("have no truth value")
-    __iter__ = _refusal("are not iterated over")
+    __iter__ = __contains__ = _refusal("are not iterated over")
     __float__ = __int__ = __index__ = _refusal("are not a number")
 
     __eq__: Any = _refusal("are not compared")

@@ -28,7 +28,8 @@ BLOCK = (128, 128)
 TILE = 1 << 20
 """Scores of a tile, where one block of every head is not more already."""
 
-_WIDE = 1024
+WIDE = 1024
+"""Columns of a tile before it takes in another batch entry."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +91,7 @@ def stream(
     """
     rows = range(call.q.shape[2]) if rows is None else rows
     lse = finite(lse)
-    blocks = (call.mask if within is None else within).block_map(call.frame, BLOCK)
-    for batch, row_slice, col_slice in _boxes(call, blocks, rows):
+    for batch, row_slice, col_slice in _boxes(call, call.mask if within is None else within, rows):
         at = call.frame.tile(row_slice, col_slice, batch)
         q = call.q[batch, :, row_slice].to(call.accumulation_dtype)
         k = call.k[batch, :, col_slice].to(call.accumulation_dtype)
@@ -101,20 +101,22 @@ def stream(
     return [reduction.finish(lse) for reduction in reductions]
 
 
-def _boxes(call: Call, blocks: BlockMap, rows: range) -> Iterator[tuple[slice, slice, slice]]:
-    """Batch entries, rows and columns of the tiles that are not EMPTY, as large as `TILE` allows."""
-    batch_size, heads, _, _ = call.q.shape
+def _boxes(call: Call, mask: Mask, rows: range) -> Iterator[tuple[slice, slice, slice]]:
+    """Batch entries, rows and columns of the tiles that the mask does not leave EMPTY, as large as `TILE` allows."""
+    batch_size, heads, k_len = call.q.shape[0], call.q.shape[1], call.k.shape[2]
+    if not (batch_size and heads and k_len and len(rows)):
+        return
+    blocks = mask.block_map(call.frame, BLOCK)
     height, width = BLOCK
-    strip = max(heads, 1) * height
-    entries = min(max(TILE // (strip * _WIDE), 1), max(batch_size, 1))
+    strip = heads * height
+    entries = min(max(TILE // (strip * WIDE), 1), batch_size)
     widest = max(TILE // (strip * entries) // width, 1) * width
-    first, last = (rows.start // height, -(-rows.stop // height)) if len(rows) else (0, 0)
     for start in range(0, batch_size, entries):
         batch = slice(start, min(start + entries, batch_size))
-        for block_row in range(first, last):
+        for block_row in range(rows.start // height, -(-rows.stop // height)):
             visited = slice(max(block_row * height, rows.start), min((block_row + 1) * height, rows.stop))
             for left, right in _ranges(blocks, block_row, batch):
-                stop = min(right * width, call.k.shape[2])
+                stop = min(right * width, k_len)
                 for column in range(left * width, stop, widest):
                     yield batch, visited, slice(column, min(column + widest, stop))
 
