@@ -43,7 +43,7 @@ class Flex(Backend):
             reasons.append("takes no empty tensors")
         if torch.compiler.is_compiling():
             reasons.append("plans its blocks outside of torch.compile")
-        return reasons + (_refused_on_cuda(call) if call.q.is_cuda else [])
+        return reasons + (refused_on_cuda(call) if call.q.is_cuda else [])
 
     def discouraged(self, call: Call) -> list[str]:
         return [] if call.q.is_cuda else ["holds all Lq x Lk scores at once on cpu, where it is not compiled"]
@@ -58,7 +58,8 @@ class Flex(Backend):
     def run(self, call: Call) -> Result:
         q, k, v = visible_only(call, *once(call.q, call.k, call.v))
         if q.device.type == "cpu":
-            q, k, v = (x.to(call.accumulation_dtype) for x in (q, k, v))
+            # FlexAttention looks at requires_grad, not at whether gradients are on.
+            q, k, v = (x.detach().to(call.accumulation_dtype) for x in (q, k, v))
         out, lse = _flex(call, q, k, v)
         if lse is not None and call.sinks is not None:
             # A sink is one more outcome: what the keys keep is exp(lse) of exp(lse) + exp(sink).
@@ -159,7 +160,7 @@ def _uncompiled() -> Iterator[None]:
         module._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG = before
 
 
-def _refused_on_cuda(call: Call) -> list[str]:
+def refused_on_cuda(call: Call) -> list[str]:
     """What the compiled kernels do not take, or do not differentiate exactly."""
     reasons = []
     if call.q.dtype == torch.float64:

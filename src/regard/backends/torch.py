@@ -118,7 +118,7 @@ def _by_kv_head(seen: Tensor, call: Call) -> Tensor:
     """``(B or 1, H or 1, Lk)``: which keys a query head sees, to which keys any head of the group sees."""
     if call.group == 1 or seen.shape[1] == 1:
         return seen
-    return seen.reshape(seen.shape[0], -1, call.group, seen.shape[2]).any(2)
+    return seen.reshape(seen.shape[0], call.k.shape[1], call.group, seen.shape[2]).any(2)
 
 
 def _kernel(
@@ -132,16 +132,18 @@ def _kernel(
         if mask is not None and call.group > 1:
             # On CUDA a mask beside grouped heads leaves the fused kernels.
             k, v = (x.repeat_interleave(call.group, 1) for x in (k, v))
+    scale = call.scale
+    if scale <= 0:
+        # The causal kernel scales after it has hidden: -inf would become NaN, or +inf.
+        q, scale = q * scale, 1.0
     q, k, v = (_widened(x, width) for x in (q, k, v))
     if call.wants_lse:
-        out, lse = _with_lse(call, q, k, v, mask, causal=causal)
+        out, lse = _with_lse(call, q, k, v, mask, scale, causal=causal)
         return out[..., :value_width], lse
     grouped = q.shape[1] != k.shape[1]
     # The call has been cast already; autocast would cast again.
     with torch.autocast(q.device.type, enabled=False):
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=causal, scale=call.scale, enable_gqa=grouped
-        )
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
     return out[..., :value_width], None
 
 
@@ -152,7 +154,7 @@ def _widened(x: Tensor, width: int) -> Tensor:
 
 
 def _with_lse(
-    call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, *, causal: bool
+    call: Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, *, causal: bool
 ) -> tuple[Tensor, Tensor]:
     """Output and natural-log lse of torch's CPU kernel, which wants equal heads and an additive mask."""
     if 0 in (*q.shape[:3], *k.shape[1:3]):
@@ -163,6 +165,6 @@ def _with_lse(
     if mask is not None:
         bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, -torch.inf)
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        q, k, v, 0.0, causal, attn_mask=bias, scale=call.scale
+        q, k, v, 0.0, causal, attn_mask=bias, scale=scale
     )
     return out, lse
