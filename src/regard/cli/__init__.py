@@ -1,0 +1,1 @@
+"""The command line: ``regard tour``, ``regard explain``, ``regard info``."""
