@@ -10,6 +10,7 @@ from regard import nn as nn
 from regard._attention import attention as attention
 from regard._errors import ArgumentError as ArgumentError
 from regard._errors import KindError as KindError
+from regard._errors import MissingError as MissingError
 from regard._errors import RegardError as RegardError
 from regard._errors import ShapeError as ShapeError
 from regard._errors import StaleError as StaleError
