@@ -49,9 +49,7 @@ def test_a_mask_built_outside_is_evaluated_inside(build: Callable[[], rg.Mask]) 
     assert compiled(over)(x).equal(over(x))
 
 
-@pytest.mark.parametrize(
-    "build", [b for n, b in BUILT.items() if n != "or-not"]
-)
+@pytest.mark.parametrize("build", [b for n, b in BUILT.items() if n != "or-not"])
 def test_a_mask_is_built_inside(build: Callable[[], rg.Mask]) -> None:
     def dense(x: Tensor) -> Tensor:
         return build().dense(5, x.shape[0], batch=2).to(x.dtype) * x

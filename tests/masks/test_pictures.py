@@ -124,6 +124,11 @@ def test_html_of_tensors_without_a_common_size_is_the_repr() -> None:
     assert mask._repr_html_() == "<code>Dense(&lt;bool (2, 3)&gt;) &amp; Dense(&lt;bool (2, 2)&gt;)</code>"
 
 
+def test_html_of_a_function_that_reads_a_shorter_table_is_the_repr() -> None:
+    table = torch.ones(3, dtype=torch.bool)
+    assert rg.Predicate(lambda b, h, q, k: table[k] & (q >= 0))._repr_html_().startswith("<code>Predicate(")
+
+
 @pytest.fixture
 def pyplot() -> Iterator[object]:
     import matplotlib as mpl

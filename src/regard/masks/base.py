@@ -17,7 +17,7 @@ from torch import Tensor
 from regard._coordinates import Coordinates, Frame
 from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard.masks import blocks as _blocks
-from regard.masks.blocks import BlockMap, Coverage
+from regard.masks.blocks import BlockMap
 from regard.masks.intervals import RowIntervals
 
 if TYPE_CHECKING:
@@ -322,6 +322,3 @@ def check_device(name: str, tensor: Tensor, frame: Frame) -> None:
 def summary(tensor: Tensor) -> str:
     """A tensor inside a repr, which then does not evaluate back: ``<int64 (2, 9)>``."""
     return f"<{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}>"
-
-
-__all__ = ["Coverage", "Mask", "Stateless", "check_batch", "check_device", "checked_int", "summary"]

@@ -20,7 +20,7 @@ MAX_INTERVALS = 4
 
 @dataclass(frozen=True, eq=False)
 class RowIntervals:
-    """Columns ``start <= j < stop`` of each row.
+    """Columns ``start <= j < stop`` of each row; an empty interval is ``(k_len, k_len)``.
 
     Attributes:
         start: int64 ``(B or 1, q_len, n)``.

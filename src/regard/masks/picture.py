@@ -88,7 +88,8 @@ def html(mask: Mask) -> str:
     q_len, k_len = (n or _DEFAULT_LENGTH for n in mask.extent)
     try:
         picture = _picture(mask, mask.frame(q_len, k_len), _CELLS, _PANELS)
-    except RegardError:  # its tensors have no one size at which all of them could be drawn
+    except (RegardError, IndexError, RuntimeError):
+        # Its tensors have no one size, or its function reads a table that is shorter: a notebook shows the repr then.
         return caption
     notes = [caption, f"{q_len} queries × {k_len} keys", picture.legend]
     if picture.omitted:
