@@ -11,8 +11,19 @@ from torch import Tensor
 
 from regard._coordinates import Coordinates
 
-GOLDEN = 0x9E3779B9
-_MASK = 0xFFFFFFFF
+_WORD = 0xFFFFFFFF
+
+
+def _signed(word: int) -> int:
+    """The int32 with the bits of a uint32."""
+    return word - (1 << 32) if word >> 31 else word
+
+
+# torch has no fast uint32, so its bits live in int32: products wrap alike, and shifts mask what the sign drags in.
+_GOLDEN = _signed(0x9E3779B9)
+_FIRST = _signed(0x7FEB352D)
+_SECOND = _signed(0x846CA68B)
+_SIGN = _signed(0x80000000)
 
 
 def draw_seed() -> int:
@@ -21,23 +32,28 @@ def draw_seed() -> int:
 
 
 def mix32(x: Tensor) -> Tensor:
-    """The 32-bit finaliser, on int64 tensors that hold uint32 values."""
-    x = x ^ (x >> 16)
-    x = (x * 0x7FEB352D) & _MASK
-    x = x ^ (x >> 15)
-    x = (x * 0x846CA68B) & _MASK
-    return x ^ (x >> 16)
+    """The 32-bit finaliser, on the bits of an int32 tensor."""
+    x = x ^ ((x >> 16) & 0xFFFF)
+    x = x.mul_(_FIRST)
+    x ^= (x >> 15) & 0x1FFFF
+    x *= _SECOND
+    x ^= (x >> 16) & 0xFFFF
+    return x
 
 
 def row_state(seed: int, b: Tensor, h: Tensor, i: Tensor) -> Tensor:
-    """The uint32 state of a row, as int64: the low and high half of the seed, b, h and i, mixed in one by one."""
-    state = torch.zeros_like(i)
-    for word in (seed & _MASK, (seed >> 32) & _MASK, b, h, i):
-        state = mix32(((state ^ word) + GOLDEN) & _MASK)
+    """The state of a row, int32: the low and high half of the seed, b, h and i, mixed in one by one."""
+    state = torch.zeros_like(i, dtype=torch.int32)
+    for half in (seed & _WORD, (seed >> 32) & _WORD):
+        state = mix32((state ^ _signed(half)) + _GOLDEN)
+    for index in (b, h, i):
+        state = mix32((state ^ index.to(torch.int32)) + _GOLDEN)
     return state
 
 
 def keep(seed: int, p: float, at: Coordinates) -> Tensor:
     """Which weights are kept, bool, broadcastable to ``at.shape``."""
     row = row_state(seed, at.b, at.h, at.i)
-    return mix32(row ^ ((at.j * GOLDEN) & _MASK)) >= int(p * 2**32)
+    bits = mix32(row ^ (at.j.to(torch.int32) * _GOLDEN))
+    # Flipping the sign bit makes the signed comparison an unsigned one.
+    return (bits ^ _SIGN) >= int(p * 2**32) - (1 << 31)

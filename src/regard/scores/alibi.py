@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regard._coordinates import Coordinates, Frame
 from regard._errors import ArgumentError, KindError, ShapeError, describe
-from regard.scores.base import Accumulate, ScoreModification, check_device
+from regard.scores.base import ScoreModification, Sums, check_device
 from regard.scores.holder import TensorHolder
 
 
@@ -52,13 +52,11 @@ class Alibi(TensorHolder, ScoreModification):
     def modify(self, s: Tensor, at: Coordinates) -> Tensor:
         return s - self.slopes.to(s.dtype)[at.h] * (at.q - at.k).abs()
 
-    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, accumulate: Accumulate) -> Tensor:
+    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, sums: Sums) -> Tensor:
         if self.slopes.requires_grad:
-            distance = (at.q - at.k).abs().to(grad.dtype)
-            share = -(grad * distance)
-            heads = at.h.expand((*share.shape[:-2], 1, 1))[..., 0, 0]
-            own = torch.zeros_like(self.slopes, dtype=grad.dtype)
-            accumulate(self.slopes, own.index_add_(0, heads.reshape(-1), share.sum((-2, -1)).reshape(-1)))
+            share = (grad * (at.q - at.k).abs()).sum((-2, -1)).neg()
+            heads = at.h.expand(*share.shape, 1, 1).flatten()
+            sums(self.slopes).index_add_(0, heads, share.flatten())
         return grad
 
     def check(self, frame: Frame) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from regard._coordinates import Coordinates, Frame
 from regard._errors import ArgumentError, describe
 
-Accumulate = Callable[[Tensor, Tensor], None]
-"""Adds a gradient to the gradient of one of a score change's tensors: ``accumulate(tensor, gradient)``."""
+Sums = Callable[[Tensor], Tensor]
+"""From one of a score change's tensors to the running sum of its gradient, to be added to in place."""
 
 
 class ScoreModification(ABC):
@@ -32,8 +32,8 @@ class ScoreModification(ABC):
         """The floating-point tensors that may want a gradient, for a call on ``device``."""
         return ()
 
-    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, accumulate: Accumulate) -> Tensor:
-        """The gradient with respect to ``s``; hands the gradients of `tensors` to ``accumulate``.
+    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, sums: Sums) -> Tensor:
+        """The gradient with respect to ``s``; adds the gradients of `tensors` to their ``sums``.
 
         The default differentiates `modify` on the tile. A subclass that knows its derivative overrides this.
         """
@@ -46,7 +46,7 @@ class ScoreModification(ABC):
         grads = torch.autograd.grad(out, [leaf, *wanted], grad, retain_graph=bool(wanted), allow_unused=True)
         for tensor, own in zip(wanted, grads[1:], strict=True):
             if own is not None:
-                accumulate(tensor, own)
+                sums(tensor).add_(own)
         return torch.zeros_like(s) if grads[0] is None else grads[0]
 
     @property

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from regard._coordinates import Coordinates, Frame
 from regard._errors import KindError, ShapeError, describe
-from regard.scores.base import Accumulate, ScoreModification, check_device
+from regard.scores.base import ScoreModification, Sums, check_device
 from regard.scores.holder import TensorHolder
 
 
@@ -49,16 +49,15 @@ class Bias(TensorHolder, ScoreModification):
     def modify(self, s: Tensor, at: Coordinates) -> Tensor:
         return s + self._table[self._index(at)].to(s.dtype)
 
-    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, accumulate: Accumulate) -> Tensor:
+    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, sums: Sums) -> Tensor:
         if self.bias.requires_grad:
-            table = self._table
-            own = torch.zeros(table.shape, dtype=grad.dtype, device=grad.device)
+            total = sums(self.bias).view(self._table.shape)
             index = self._index(at)
             if at.box is not None:
-                own[index] = grad.sum_to_size(own[index].shape)
+                part = total[index]
+                part += grad.sum_to_size(part.shape)
             else:
-                own.index_put_(tuple(x for x in index if isinstance(x, Tensor)), grad, accumulate=True)
-            accumulate(self.bias, own.reshape(self.bias.shape))
+                total.index_put_(tuple(x for x in index if isinstance(x, Tensor)), grad, accumulate=True)
         return grad
 
     def check(self, frame: Frame) -> None:

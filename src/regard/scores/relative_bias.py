@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from regard._coordinates import Coordinates, Frame
 from regard._errors import ArgumentError, ShapeError
-from regard.scores.base import Accumulate, ScoreModification, check_device
+from regard.scores.base import ScoreModification, Sums, check_device
 
 
 class RelativeBias(nn.Module, ScoreModification):
@@ -70,12 +70,10 @@ class RelativeBias(nn.Module, ScoreModification):
     def modify(self, s: Tensor, at: Coordinates) -> Tensor:
         return s + self.table.to(s.dtype)[self.bucket(at.k - at.q), at.h]
 
-    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, accumulate: Accumulate) -> Tensor:
+    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, sums: Sums) -> Tensor:
         if self.table.requires_grad:
             slot = self.bucket(at.k - at.q) * self.num_heads + at.h
-            own = torch.zeros(self.table.numel(), dtype=grad.dtype, device=grad.device)
-            own.scatter_add_(0, slot.expand(grad.shape).reshape(-1), grad.reshape(-1))
-            accumulate(self.table, own.view_as(self.table))
+            sums(self.table).view(-1).scatter_add_(0, slot.expand(grad.shape).reshape(-1), grad.reshape(-1))
         return grad
 
     def check(self, frame: Frame) -> None:

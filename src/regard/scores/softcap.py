@@ -8,7 +8,7 @@ from torch import Tensor
 
 from regard._coordinates import Coordinates
 from regard._errors import ArgumentError, KindError, describe
-from regard.scores.base import Accumulate, ScoreModification
+from regard.scores.base import ScoreModification, Sums
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Softcap(ScoreModification):
     def modify(self, s: Tensor, at: Coordinates) -> Tensor:
         return self.cap * torch.tanh(s / self.cap)
 
-    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, accumulate: Accumulate) -> Tensor:
+    def backward(self, s: Tensor, grad: Tensor, at: Coordinates, sums: Sums) -> Tensor:
         return grad * (1 - torch.tanh(s / self.cap).square())
 
     def __repr__(self) -> str:

@@ -24,7 +24,7 @@ from regard.backends.blockwise.forward import RowStats, prepared
 from regard.backends.blockwise.plan import plan
 from regard.backends.blockwise.steps import Chunk, Step
 from regard.backends.tile import exp_, grouped, shielded, weigh
-from regard.scores.base import Accumulate
+from regard.scores.base import Sums
 
 
 class RowGradients(NamedTuple):
@@ -42,7 +42,7 @@ class Gradients(NamedTuple):
     k: Tensor
     v: Tensor
     sinks: Tensor | None
-    score_tensors: tuple[Tensor, ...]
+    score_tensors: tuple[Tensor | None, ...]
 
 
 def backward(call: Call, q: Tensor, k: Tensor, v: Tensor, saved: RowStats, given: RowGradients) -> Gradients:
@@ -50,10 +50,7 @@ def backward(call: Call, q: Tensor, k: Tensor, v: Tensor, saved: RowStats, given
     dtype = call.accumulation_dtype
     dq, dk, dv = (torch.zeros(x.shape, dtype=dtype, device=x.device) for x in (q, k, v))
     tensors = call.score_tensors()
-    sums = {id(t): torch.zeros(t.shape, dtype=dtype, device=t.device) for t in tensors}
-
-    def accumulate(tensor: Tensor, grad: Tensor) -> None:
-        sums[id(tensor)] += grad
+    totals = {id(t): torch.zeros(t.shape, dtype=dtype, device=t.device) for t in tensors if t.requires_grad}
 
     delta = (given.out * saved.out).sum(-1)
     # The part of ds / p that is the same for a whole row.
@@ -64,8 +61,8 @@ def backward(call: Call, q: Tensor, k: Tensor, v: Tensor, saved: RowStats, given
     lse = torch.where(saved.lse == -torch.inf, torch.inf, saved.lse)
     q, k, v = prepared(call, q, k, v)
     for step in plan(call):
-        _step(step, call, (q, k, v), lse, given, row, (dq, dk, dv), accumulate)
-    return Gradients(dq, dk, dv, _sinks(call, saved, given, row), tuple(sums[id(t)] for t in tensors))
+        _step(step, call, (q, k, v), lse, given, row, (dq, dk, dv), lambda tensor: totals[id(tensor)])
+    return Gradients(dq, dk, dv, _sinks(call, saved, given, row), tuple(totals.get(id(t)) for t in tensors))
 
 
 def _step(
@@ -75,11 +72,11 @@ def _step(
     lse: Tensor,
     given: RowGradients,
     row: Tensor,
-    sums: tuple[Tensor, Tensor, Tensor],
-    accumulate: Accumulate,
+    into: tuple[Tensor, Tensor, Tensor],
+    sums: Sums,
 ) -> None:
     q, k, v = operands
-    dq, dk, dv = sums
+    dq, dk, dv = into
     queries = step.queries(q)
     g = step.queries(given.out)
     lse = step.queries(lse, beyond=torch.inf)[..., None]
@@ -102,10 +99,10 @@ def _step(
         p = exp_(log_p if g_entropy is None else log_p.clone())
         ds = grouped(g, values)
         if call.seed is not None and at is not None:
-            kept = _dropout.keep(call.seed, call.dropout_p, at)
-            inverse = 1 / (1 - call.dropout_p)
-            ds = torch.where(kept, ds * inverse, 0)
-            _add_transposed(step, chunk, call, dv, torch.where(kept, p * inverse, 0), g)
+            # A product, not a choice: nobody predicts a random branch.
+            z = _dropout.keep(call.seed, call.dropout_p, at).to(p.dtype).mul_(1 / (1 - call.dropout_p))
+            ds *= z
+            _add_transposed(step, chunk, call, dv, z.mul_(p), g)
         else:
             _add_transposed(step, chunk, call, dv, p, g)
         ds.add_(shared)
@@ -113,7 +110,7 @@ def _step(
             ds -= g_entropy * torch.where(p > 0, log_p, 0)
         ds.mul_(p)
         for mod, (scores, where) in zip(reversed(call.score_mods), reversed(before), strict=True):
-            ds = mod.backward(scores, ds, where, accumulate)
+            ds = mod.backward(scores, ds, where, sums)
             if allowed is not None:
                 ds = torch.where(allowed, ds, 0)
         into_q += weigh(ds, keys)

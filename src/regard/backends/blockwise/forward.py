@@ -85,7 +85,7 @@ def _rows(step: Step, call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
         total = p.sum(-1, keepdim=True)
         moment = -torch.special.entr(p).sum(-1, keepdim=True) if entropic else torch.zeros_like(total)
         if call.seed is not None and at is not None:
-            p = torch.where(_dropout.keep(call.seed, call.dropout_p, at), p, 0)
+            p *= _dropout.keep(call.seed, call.dropout_p, at)
         here = _Softmax(top, total, moment, weigh(p, step.keys(v, chunk)))
         so_far = here if so_far is None else _joined(so_far, here)
     assert so_far is not None

@@ -66,6 +66,8 @@ class _Blockwise(torch.autograd.Function):
             own = backward(call, q, k, v, RowStats(out, lse, entropy, None), given)
         grads: list[Tensor | None] = [own.q.to(q.dtype), own.k.to(k.dtype), own.v.to(v.dtype)]
         grads += [None if own.sinks is None else own.sinks.to(sinks.dtype)]
-        grads += [grad.to(t.dtype) for grad, t in zip(own.score_tensors, score_tensors, strict=True)]
+        grads += [
+            None if grad is None else grad.to(t.dtype) for grad, t in zip(own.score_tensors, score_tensors, strict=True)
+        ]
         anchors = (call.q, call.k, call.v, *((sinks,) if sinks is not None else ()), *score_tensors, g_out, g_lse)
         return (None, *refuse_second(grads, anchors))
