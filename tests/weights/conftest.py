@@ -13,7 +13,7 @@ from regard.weights import stream
 Pick = Callable[[Tensor], Tensor]
 
 
-@pytest.fixture(params=range(60), ids="case{}".format)
+@pytest.fixture(params=range(40), ids="case{}".format)
 def case(request: pytest.FixtureRequest) -> Case:
     return make_case(request.param)
 
