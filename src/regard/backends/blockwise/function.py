@@ -13,6 +13,7 @@ from regard._derivatives import refuse_second
 from regard.backends.base import Backend, Capabilities, Result
 from regard.backends.blockwise.backward import RowGradients, backward
 from regard.backends.blockwise.forward import RowStats, forward
+from regard.backends.blockwise.plan import tile_elements
 from regard.backends.tile import visible_only
 
 
@@ -22,6 +23,12 @@ class Blockwise(Backend):
     name = "blockwise"
     summary = "online softmax over the visible blocks, plain torch, O(L) memory, every device"
     capabilities = Capabilities()
+
+    def extra_bytes(self, call: Call) -> int:
+        size = call.accumulation_dtype.itemsize
+        copies = call.q.numel() if call.q.dtype == call.accumulation_dtype else 2 * call.q.numel() + 2 * call.k.numel()
+        # The scores of a tile, its mask, and one tile on the way from the one to the other.
+        return size * (copies + 3 * tile_elements(call.q.device))
 
     def run(self, call: Call) -> Result:
         if torch.compiler.is_compiling():

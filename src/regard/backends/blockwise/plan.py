@@ -19,9 +19,12 @@ from regard.masks.blocks import Run, from_grid
 BLOCK = (128, 64)
 """Rows and columns of a block."""
 
-_TILE = {"cpu": 1 << 19}
-_TILE_ELSEWHERE = 1 << 24
 _LEAST_COLUMNS = 512
+
+
+def tile_elements(device: torch.device) -> int:
+    """How many scores a tile holds at most: about what a processor's cache does, or enough to fill a GPU."""
+    return 1 << 19 if device.type == "cpu" else 1 << 24
 
 
 def plan(call: Call) -> Iterator[Step]:
@@ -29,7 +32,7 @@ def plan(call: Call) -> Iterator[Step]:
     frame = call.frame
     if 0 in (frame.batch, frame.heads, frame.q_len, frame.k_len):
         return
-    tile = _TILE.get(call.q.device.type, _TILE_ELSEWHERE)
+    tile = tile_elements(call.q.device)
     block_map = _block_map(call)
     small: list[Item] = []
     for entry, _, block_row, runs in block_map:
