@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 import torch
 from rich.text import Text
@@ -12,9 +11,6 @@ import regard
 from regard._errors import ArgumentError
 from regard.cli.console import make_console
 from regard.cli.mask_expression import parse_mask
-
-if TYPE_CHECKING:
-    from regard.cli.main import Parser
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -35,7 +31,7 @@ examples:
 """
 
 
-def register(subparsers: argparse._SubParsersAction[Parser]) -> None:
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
         "explain",

@@ -6,7 +6,6 @@ import argparse
 import os
 import platform
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy
 import torch
@@ -18,11 +17,8 @@ from regard._dispatch import backend, backend_names
 from regard.backends.base import Capabilities
 from regard.cli.console import make_console
 
-if TYPE_CHECKING:
-    from regard.cli.main import Parser
 
-
-def register(subparsers: argparse._SubParsersAction[Parser]) -> None:
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
         "info",

@@ -10,6 +10,7 @@ from typing import NoReturn, Protocol
 
 import regard
 from regard._errors import RegardError
+from regard.bench import cli as bench
 from regard.cli import explain, info
 from regard.cli.tour import command as tour
 
@@ -17,11 +18,11 @@ from regard.cli.tour import command as tour
 class Command(Protocol):
     """A module that adds one command; its parser's ``run`` takes the parsed arguments and returns the exit status."""
 
-    def register(self, subparsers: argparse._SubParsersAction[Parser], /) -> None:
+    def register(self, subparsers: argparse._SubParsersAction[argparse.ArgumentParser], /) -> None:
         """Add the command's parser, with ``set_defaults(run=…)``."""
 
 
-COMMANDS: tuple[Command, ...] = (tour, explain, info)
+COMMANDS: tuple[Command, ...] = (tour, explain, bench, info)
 
 _EXAMPLES = """\
 examples:
@@ -57,13 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    parser = Parser(
-        prog="regard",
-        description="Attention you can read, trust, run at the machine's limit, and look into at any length.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"regard {regard.__version__}")
+    parser = _parser()
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in COMMANDS:
         command.register(subparsers)
@@ -81,7 +76,18 @@ def _run(arguments: list[str]) -> int:
     return status
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="regard",
+        description="Attention you can read, trust, run at the machine's limit, and look into at any length.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"regard {regard.__version__}")
+    return parser
+
+
 def _unknown(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, 1)
-    meant = f"; did you mean {near[0]!r}?" if near else ""
-    return f"there is no command {name!r}, only {', '.join(known)}{meant}"
+    meant = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"there is no command {name!r}{meant}; the commands are {', '.join(known)}"

@@ -12,6 +12,7 @@ from regard._errors import ArgumentError
 from regard.masks import Mask
 
 _LONGEST = 2000
+_TOO_LARGE = 2**31
 _MAKERS: dict[str, Callable[..., Mask]] = {
     "Causal": masks.Causal,
     "Chunked": masks.Chunked,
@@ -57,9 +58,10 @@ def _mask(node: ast.expr) -> Mask:
         case ast.UnaryOp(ast.Invert(), operand):
             return ~_mask(operand)
         case ast.Call(function, positional, named):
+            maker = _maker(function)
             values = [_value(argument) for argument in positional]
-            return _maker(function)(*values, **{str(word.arg): _value(word.value) for word in named})
-    raise _refusal(node, "a mask")
+            return maker(*values, **{str(word.arg): _value(word.value) for word in named})
+    raise _refusal(node, "a mask such as Causal()")
 
 
 def _maker(node: ast.expr) -> Callable[..., Mask]:
@@ -71,15 +73,17 @@ def _maker(node: ast.expr) -> Callable[..., Mask]:
 
 def _value(node: ast.expr) -> object:
     match node:
-        case ast.Constant(value) if value is None or type(value) is int:
+        case ast.Constant(None):
+            return None
+        case ast.Constant(value) if type(value) is int and value < _TOO_LARGE:
             return value
-        case ast.UnaryOp(ast.USub(), ast.Constant(value)) if type(value) is int:
+        case ast.UnaryOp(ast.USub(), ast.Constant(value)) if type(value) is int and value < _TOO_LARGE:
             return -value
         case ast.List(elements):
             numbers = [_value(element) for element in elements]
-            if all(isinstance(n, int) and abs(n) < 2**63 for n in numbers):
+            if all(isinstance(n, int) for n in numbers):
                 return torch.tensor(numbers, dtype=torch.int64)
-    raise _refusal(node, "an int, None or a list of ints")
+    raise _refusal(node, "a 32-bit int, None or a list of them")
 
 
 def _refusal(node: ast.expr, wanted: str) -> ArgumentError:

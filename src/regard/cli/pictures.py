@@ -11,8 +11,8 @@ from rich.measure import Measurement
 from rich.text import Text
 from torch import Tensor
 
-_LOW, _HIGH = (29, 43, 83), (255, 183, 3)
-_SHADES = " ░▒▓█"
+_COLD, _WARM, _HOT = (29, 43, 83), (176, 56, 104), (255, 183, 3)
+_SHADES, _ASCII_SHADES = " ░▒▓█", " -=%#"
 _WIDEST_LABEL = 10
 
 
@@ -27,17 +27,18 @@ def _label_width(labels: Sequence[str]) -> int:
     return min(max((cell_len(text) for text in labels), default=0), _WIDEST_LABEL)
 
 
-def _colour(share: float) -> tuple[int, int, int]:
-    share = min(max(share, 0.0), 1.0)
-    red, green, blue = (round(low + share * (high - low)) for low, high in zip(_LOW, _HIGH, strict=True))
+def _colour(heat: float) -> tuple[int, int, int]:
+    start, end, part = (_COLD, _WARM, 2 * heat) if heat < 0.5 else (_WARM, _HOT, 2 * heat - 1)
+    red, green, blue = (round(a + part * (b - a)) for a, b in zip(start, end, strict=True))
     return red, green, blue
 
 
-def _shares(values: Tensor, allowed: Tensor | None) -> Tensor:
-    """Values as shares of the largest magnitude that is visible."""
-    visible = values if allowed is None else values.where(allowed, 0)
-    top = float(visible.abs().amax()) if values.numel() else 0.0
-    return values / (top or 1.0)
+def _heat(values: Tensor, allowed: Tensor | None) -> list[list[float]]:
+    """The square root of each value's share of the largest one that is visible, so that small shares still differ."""
+    visible = (values if allowed is None else values.where(allowed, 0)).clamp(min=0)
+    top = float(visible.amax()) if visible.numel() else 0.0
+    heat: list[list[float]] = (visible / (top or 1.0)).sqrt().tolist()
+    return heat
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ class Numbers:
         rest = "" if shown == len(self.columns) else " …"
         head = "".join(f" {label(name, width)} " for name in self.columns[:shown])
         yield Text(f"{'':{margin}}  {head}{rest}", style="dim", no_wrap=True)
-        shares = _shares(self.values.detach(), self.allowed)
+        heat = _heat(self.values.detach(), self.allowed)
         for i, name in enumerate(self.rows):
             line = Text(f"{label(name, margin)}  ", no_wrap=True)
             for j in range(shown):
-                line.append(f" {texts[i][j]:>{width}} ", self._style(i, j, float(shares[i, j])))
+                line.append(f" {texts[i][j]:>{width}} ", self._style(i, j, heat[i][j]))
             yield line.append(rest, "dim")
 
     def _written(self, digits: int) -> tuple[list[list[str]], int]:
@@ -86,19 +87,19 @@ class Numbers:
                 texts[i][j] = "·"
         return texts, max((len(text) for row in texts for text in row), default=4)
 
-    def _style(self, i: int, j: int, share: float) -> str:
+    def _style(self, i: int, j: int, heat: float) -> str:
         if self.allowed is not None and not self.allowed[i, j]:
             return "dim"
         if not self.heat:
             return ""
-        red, green, blue = _colour(share)
+        red, green, blue = _colour(heat)
         ink = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 110 else "white"
         return f"{ink} on rgb({red},{green},{blue})"
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A matrix as shaded, coloured cells: the larger, the fuller and warmer; a hidden cell shows ``··``.
+    """A matrix as shaded, coloured cells: the larger, the fuller and warmer; 0 is blank, a hidden cell shows ``··``.
 
     Attributes:
         values: ``(rows, columns)``, not negative.
@@ -120,15 +121,17 @@ class Cells:
         if margin + 2 + 2 * shown > options.max_width:
             shown = max((options.max_width - margin - 4) // 2, 1)
         rest = "" if shown == self.values.shape[1] else " …"
-        shares = _shares(self.values.detach(), self.allowed).tolist()
+        shades, hidden = (_ASCII_SHADES, "..") if options.ascii_only else (_SHADES, "··")
+        heat = _heat(self.values.detach(), self.allowed)
         for i, name in enumerate(self.rows):
             line = Text(f"{label(name, margin)}  ", no_wrap=True)
             for j in range(shown):
                 if self.allowed is not None and not self.allowed[i, j]:
-                    line.append("··", "dim")
+                    line.append(hidden, "dim")
                     continue
-                red, green, blue = _colour(shares[i][j])
-                line.append(2 * _SHADES[round(shares[i][j] * (len(_SHADES) - 1))], f"rgb({red},{green},{blue})")
+                red, green, blue = _colour(heat[i][j])
+                shade = shades[max(round(heat[i][j] * (len(shades) - 1)), int(heat[i][j] > 0))]
+                line.append(2 * shade, f"rgb({red},{green},{blue})")
             yield line.append(rest, "dim")
 
 
@@ -147,8 +150,9 @@ class Bars:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
         margin = _label_width(self.labels)
         room = max(min(options.max_width - margin - 10, 40), 1)
-        shares = _shares(self.values.detach(), None).tolist()
-        for value, share, name in zip(self.values.tolist(), shares, self.labels, strict=True):
+        top = float(self.values.amax()) or 1.0
+        for value, name in zip(self.values.tolist(), self.labels, strict=True):
+            share = value / top
             red, green, blue = _colour(share)
             line = Text(f"{label(name, margin)}  {value:.4f}  ", no_wrap=True)
             yield line.append("█" * max(round(share * room), int(share > 0)), f"rgb({red},{green},{blue})")

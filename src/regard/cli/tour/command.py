@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -14,9 +13,6 @@ from regard._errors import ArgumentError
 from regard.cli.console import make_console
 from regard.cli.tour import causality, heads, similarity, trainable
 from regard.cli.tour.lesson import Lesson, Section, lesson_of
-
-if TYPE_CHECKING:
-    from regard.cli.main import Parser
 
 SECTIONS = (
     Section("Tokens are vectors", similarity.vectors),
@@ -36,7 +32,7 @@ SECTIONS = (
 )
 
 
-def register(subparsers: argparse._SubParsersAction[Parser]) -> None:
+def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command."""
     listed = "\n".join(f"  {n:>2}  {section.title}" for n, section in enumerate(SECTIONS, 1))
     parser = subparsers.add_parser(
