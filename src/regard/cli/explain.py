@@ -82,7 +82,7 @@ def _operand(arguments: argparse.Namespace, heads: int, length: int) -> torch.Te
         raise ArgumentError(f"sizes count something and must be at least 0: got (B, H, L, D) = {sizes}.")
     try:
         device, dtype = torch.device(arguments.device), getattr(torch, arguments.dtype)
-        return torch.empty(sizes, dtype=dtype, device=device, requires_grad=arguments.grad)
+        return torch.empty(sizes, dtype=dtype, device=device).requires_grad_(arguments.grad)
     except (RuntimeError, AssertionError, OverflowError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise ArgumentError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -77,8 +78,7 @@ def lesson_of(text: str | None) -> Lesson:
     """
     if text is None:
         return Lesson(BOOK_TOKENS, torch.tensor(BOOK_INPUTS))
-    printable = "".join(letter if letter.isprintable() else " " for letter in text)
-    words = _WORD.findall(printable)
+    words = _WORD.findall("".join(map(_printable, text)))
     if not words:
         raise ArgumentError(f"--text needs at least one word: got {text!r}.")
     tokens = tuple(words[:MOST_TOKENS])
@@ -88,6 +88,13 @@ def lesson_of(text: str | None) -> Lesson:
     drawn = torch.rand(len(vocabulary), 3, generator=torch.Generator().manual_seed(123))
     x = torch.stack([(drawn[vocabulary.index(token)] * 100).round() / 100 for token in tokens])
     return Lesson(tokens, x, len(words) - len(tokens))
+
+
+def _printable(letter: str) -> str:
+    """Control characters separate words; invisible joiners inside a word have no width that terminals agree on."""
+    if letter.isprintable():
+        return letter
+    return "" if unicodedata.category(letter) == "Cf" else " "
 
 
 def say(words: str) -> Text:
