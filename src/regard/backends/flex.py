@@ -60,7 +60,9 @@ class Flex(Backend):
         if q.device.type == "cpu":
             # FlexAttention looks at requires_grad, not at whether gradients are on.
             q, k, v = (x.detach().to(call.accumulation_dtype) for x in (q, k, v))
-        out, lse = _flex(call, q, k, v)
+        # The call has been cast already; autocast would cast again.
+        with torch.autocast(q.device.type, enabled=False):
+            out, lse = _flex(call, q, k, v)
         if lse is not None and call.sinks is not None:
             # A sink is one more outcome: what the keys keep is exp(lse) of exp(lse) + exp(sink).
             sink = call.sinks.to(lse.dtype)[:, None]

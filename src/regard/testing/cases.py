@@ -71,7 +71,7 @@ class Case:
         """The checked call, lse wanted; dropout draws the same seed every time."""
         torch.manual_seed(self.seed)
         q, k, v = self.operands.values()
-        return make_call(q, k, v, **self.arguments).with_(wants_lse=True).seeded()
+        return make_call(q, k, v, **self.arguments).with_(wants_lse=True).seeded().seeded()
 
     def __str__(self) -> str:
         words = [f"{name} {describe(x)} {self.layouts[name]}" for name, x in self.operands.items()]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from regard._coordinates import Coordinates
+from regard._errors import ArgumentError
 from regard.masks import Mask
 from regard.scores import Alibi, Bias, RelativeBias, ScoreMod, ScoreModification, Softcap
 
@@ -77,10 +78,17 @@ def oracle(
 
     A row that sees nothing gives out 0, weights 0 and ``lse = -inf`` (``lse = sink[h]`` with sinks).
 
+    Raises:
+        ArgumentError: dropout without its seed.
+
     >>> answer = oracle(torch.zeros(1, 2), torch.zeros(3, 2), torch.tensor([[0.0], [3.0], [6.0]]))
     >>> answer.out, answer.lse.exp()
     (tensor([[3.]], dtype=torch.float64), tensor([3.0000], dtype=torch.float64))
     """
+    if dropout_p > 0 and seed is None:
+        raise ArgumentError(
+            f"the oracle drops what a seed says: got dropout_p={dropout_p} and no seed. Give call.seed."
+        )
     lead = torch.broadcast_shapes(*(x.shape[:-3] for x in (q, k, v)))
     q4, k4, v4 = (_four_dims(x, lead).double() for x in (q, k, v))
     (batch, heads, rows, width), (_, kv_heads, columns, _) = q4.shape, k4.shape

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard.testing.oracle import Oracle, Pairs, oracle
+from regard.testing.oracle import Oracle, oracle
 from regard.testing.plain import plain
 
 FACTOR = 3.0
@@ -76,7 +76,7 @@ def expect(
     }
     exact_wrt = {name: own.get(id(x), x) for name, x in wrt.items()}
     right, rough = _gradients(exact, cotangents, exact_wrt), _gradients(dense, cotangents, wrt)
-    spread = _gradient_sizes(exact.pairs, cotangents, exact_wrt)
+    spread = _gradient_sizes(exact, cotangents, exact_wrt)
     for name, tensor in wrt.items():
         found[f"d{name}"] = _expected(right[name], rough[name], spread[name], tensor.dtype, working)
     return found
@@ -166,15 +166,22 @@ def _largest(x: Tensor) -> float:
 
 
 def _sizes(exact: Oracle) -> dict[str, Tensor]:
-    """What out, lse and weights add up. A score that is off by ``x`` puts its weight off by the factor ``1 + x``."""
+    """What out, lse and weights add up."""
     row, _, addends, share, kept, value = (x.detach() for x in exact.pairs)
-    weight = share * (1 + addends)
+    weight = _weight_sizes(exact)
     rows = torch.zeros(exact.lse.numel(), value.shape[1], dtype=value.dtype)
     return {
         "out": rows.index_add(0, row, (weight * kept)[:, None] * value.abs()),
         "lse": torch.where(share > 0, 1 + addends, 0),
         "weights": weight,
     }
+
+
+def _weight_sizes(exact: Oracle) -> Tensor:
+    """``w = exp(s - lse)``: an exponent that is off by ``x`` puts the weight off by the factor ``1 + x``."""
+    lse = exact.lse.detach().reshape(-1)
+    exponent = exact.pairs.addends + torch.where(lse.isfinite(), lse, 0).abs()[exact.pairs.row]
+    return exact.pairs.share.detach() * (1 + exponent)
 
 
 def _gradients(answer: Any, cotangents: Mapping[str, Tensor], wrt: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -184,15 +191,16 @@ def _gradients(answer: Any, cotangents: Mapping[str, Tensor], wrt: Mapping[str, 
     return dict(zip(wrt, grads, strict=True))
 
 
-def _gradient_sizes(pairs: Pairs, cotangents: Mapping[str, Tensor], wrt: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _gradient_sizes(exact: Oracle, cotangents: Mapping[str, Tensor], wrt: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What each gradient adds up: ``ds = w (dp - Σ w dp + dlse)`` with the sign of every term made positive."""
-    row, _, addends, share, kept, value = (x.detach() for x in pairs)
+    pairs, weight = exact.pairs, _weight_sizes(exact)
+    row, _, _, share, kept, value = (x.detach() for x in pairs)
     dout = cotangents["out"].detach().double().reshape(-1, value.shape[1])
     dlse = cotangents["lse"].detach().double().reshape(-1)
     dp = kept * (dout[row].abs() * value.abs()).sum(-1)
     delta = torch.zeros_like(dlse).index_add(0, row, share * dp)
-    ds = share * (1 + addends) * (dp + delta[row] + dlse.abs()[row])
-    dv = (share * (1 + addends) * kept)[:, None] * dout[row].abs()
+    ds = weight * (dp + delta[row] + dlse.abs()[row])
+    dv = (weight * kept)[:, None] * dout[row].abs()
     parts = [(x, g) for x, g in ((pairs.score, ds), (pairs.value, dv)) if x.requires_grad]
     grads = torch.autograd.grad(
         [x for x, _ in parts], list(wrt.values()), [g for _, g in parts], retain_graph=True, materialize_grads=True

@@ -159,7 +159,8 @@ class AttentionWeights(NotATensor):
                 f"or lift the limit with .dense(max_bytes={self.shape.numel() * self.dtype.itemsize})."
             )
         self._versions.check()
-        return part(self._call, self._lse, selection)
+        with self._no_autocast():
+            return part(self._call, self._lse, selection)
 
     # --- reductions ----------------------------------------------------------------------------------------------
 
@@ -278,13 +279,19 @@ class AttentionWeights(NotATensor):
             "received": Received(self._call),
         }
         self._versions.check()
-        results = stream(self._call, self._lse, list(made.values()))
+        with self._no_autocast():
+            results = stream(self._call, self._lse, list(made.values()))
         return {name: self._call.restore(x) for name, x in zip(made, results, strict=True)}
 
     def _streamed(self, reduction: Reduction, *, rows: range | None = None, within: Offset | None = None) -> Tensor:
         self._versions.check()
-        (result,) = stream(self._call, self._lse, [reduction], rows=rows, within=within)
+        with self._no_autocast():
+            (result,) = stream(self._call, self._lse, [reduction], rows=rows, within=within)
         return self._call.restore(result)
+
+    def _no_autocast(self) -> torch.autocast:
+        """The operands were cast when attention ran; whoever reads the weights under autocast must not cast again."""
+        return torch.autocast(self.device.type, enabled=False)
 
 
 def _count(name: str, value: object) -> int:
