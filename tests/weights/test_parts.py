@@ -163,7 +163,9 @@ def test_gradients_of_a_part_agree_with_the_oracle_and_see_nothing_hidden(backen
     q[:, :, 1::4] = torch.nan
     bias = torch.where(mask.dense(13, 13), torch.randn(13, 13, generator=generator, dtype=torch.float64), torch.inf)
     leaves = [x.requires_grad_() for x in (q, k, bias)]
-    arguments: dict[str, Any] = {"mask": mask, "score_mod": [rg.Bias(bias), rg.Softcap(2.0)]}
+    # Not a number, with its derivative, wherever the key comes after the query.
+    by_age = rg.ScoreMod(lambda s, b, h, q, k: s * (q - k + 1).to(s.dtype).sqrt())
+    arguments: dict[str, Any] = {"mask": mask, "score_mod": [rg.Bias(bias), by_age, rg.Softcap(2.0)]}
     weights = rg.inspect(q, k, v, **arguments, backend=backend).weights
     exact = oracle(q, k, v, **arguments).weights
     factor = torch.randn(exact.shape, generator=generator, dtype=torch.float64)

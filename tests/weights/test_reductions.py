@@ -173,6 +173,15 @@ def test_topk_keeps_the_order_of_weights_that_underflow(backend: str) -> None:
     assert values.tolist() == [[1.0, 0.0, 0.0, 0.0, 0.0]]
 
 
+def test_heads_that_see_different_ranges_share_tiles(backend: str) -> None:
+    q = torch.randn(3, 37, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    mask = rg.Predicate(lambda b, h, q, k: (q - k).abs() <= torch.tensor([6, 14, 1])[h])
+    weights = rg.inspect(q, q, q, mask=mask, backend=backend).weights
+    dense = oracle(q, q, q, mask=mask).weights
+    torch.testing.assert_close(weights.received(), dense.sum(-2))
+    torch.testing.assert_close(weights.topk(40).values[..., :37], dense.sort(dim=-1, descending=True).values)
+
+
 def test_what_is_hidden_reaches_no_quantity(backend: str) -> None:
     generator = torch.Generator().manual_seed(2)
     q, k, v = (torch.randn(1, 2, 13, 4, generator=generator) for _ in range(3))

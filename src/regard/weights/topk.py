@@ -25,11 +25,11 @@ class TopK(Reduction):
     def update(self, tile: Tile) -> None:
         best, columns = tile.of_rows(self._scores), tile.of_rows(self.columns)
         scores, places = _top(tile.s, min(self._k, tile.s.shape[-1]))
-        found = torch.where(scores == -torch.inf, -1, places + tile.cols.start)
-        # Earlier tiles lie to the left and come first, so a stable sort keeps the lower column of equal scores.
+        # Earlier tiles lie to the left and come first, so a stable sort keeps the lower column of equal scores, and of
+        # equal scores of -inf the column -1 that was there before any tile.
         scores, order = torch.cat([best, scores], -1).sort(dim=-1, descending=True, stable=True)
         best.copy_(scores[..., : self._k])
-        columns.copy_(torch.cat([columns, found], -1).gather(-1, order[..., : self._k]))
+        columns.copy_(torch.cat([columns, places + tile.cols.start], -1).gather(-1, order[..., : self._k]))
 
     def finish(self, lse: Tensor) -> Tensor:
         return torch.exp(self._scores - lse[..., None])
