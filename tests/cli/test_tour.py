@@ -27,6 +27,9 @@ PUBLISHED = {
 }
 
 
+MIXED = "我喜欢 attention とても 👩\u200d🚀 [bold]x[/bold] supercalifragilisticexpialidocious a b c d e"
+
+
 @pytest.mark.parametrize("section", PUBLISHED)
 def test_the_published_numbers(run: Run, section: int) -> None:
     status, out, _ = run("tour", "--section", str(section))
@@ -51,9 +54,7 @@ def test_one_section_alone_is_that_part_of_the_whole(run: Run) -> None:
 
 
 @pytest.mark.parametrize("width", [25, 40, 60, 80, 120])
-@pytest.mark.parametrize(
-    "text", [None, "我喜欢 attention とても 👩‍🚀 [bold]x[/bold] supercalifragilisticexpialidocious a b c d e"]
-)
+@pytest.mark.parametrize("text", [None, MIXED])
 def test_it_fits_its_width(run: Run, width: int, text: str | None) -> None:
     status, out, _ = run("tour", *([] if text is None else ["--text", text]), width=width)
     assert status == 0
@@ -83,6 +84,7 @@ def test_words_and_their_vectors() -> None:
     assert not torch.equal(lesson.x[0], lesson.x[1])
     assert torch.equal(lesson.x, lesson_of("to be or not to be").x)
     assert lesson_of("我 like とても").tokens == ("我", "like", "と", "て", "も")
+    assert lesson_of("می\u200cخواهم").tokens == ("میخواهم",)
     assert lesson_of(" ".join(BOOK_TOKENS)).from_book
     assert not lesson.from_book
 

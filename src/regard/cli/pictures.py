@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,8 +42,23 @@ def _heat(values: Tensor, allowed: Tensor | None) -> list[list[float]]:
     return heat
 
 
+class Picture(ABC):
+    """Lines of text that fit a width; knows how wide they come out, so that nothing pads them."""
+
+    @abstractmethod
+    def lines(self, room: int, *, ascii_only: bool) -> Iterator[Text]:
+        """The lines, at most ``room`` cells wide; ``ascii_only`` where the output has no shades and blocks."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        yield from self.lines(options.max_width, ascii_only=options.ascii_only)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        widest = max(line.cell_len for line in self.lines(options.max_width, ascii_only=options.ascii_only))
+        return Measurement(min(widest, options.max_width), min(widest, options.max_width))
+
+
 @dataclass(frozen=True)
-class Numbers:
+class Numbers(Picture):
     """A matrix with every number written out.
 
     Attributes:
@@ -59,9 +75,9 @@ class Numbers:
     allowed: Tensor | None = None
     heat: bool = False
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+    def lines(self, room: int, *, ascii_only: bool) -> Iterator[Text]:
         margin = _label_width(self.rows)
-        room = options.max_width - margin - 2
+        room -= margin + 2
         shown, names = len(self.columns), min(_label_width(self.columns), 8)
         texts, width = self._written(4)
         if (max(width, names) + 2) * shown <= room:
@@ -98,7 +114,7 @@ class Numbers:
 
 
 @dataclass(frozen=True)
-class Cells:
+class Cells(Picture):
     """A matrix as shaded, coloured cells: the larger, the fuller and warmer; 0 is blank, a hidden cell shows ``··``.
 
     Attributes:
@@ -111,17 +127,13 @@ class Cells:
     rows: Sequence[str]
     allowed: Tensor | None = None
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        width = _label_width(self.rows) + 2 + 2 * self.values.shape[1]
-        return Measurement(min(width, options.max_width), min(width, options.max_width))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+    def lines(self, room: int, *, ascii_only: bool) -> Iterator[Text]:
         margin = _label_width(self.rows)
         shown = self.values.shape[1]
-        if margin + 2 + 2 * shown > options.max_width:
-            shown = max((options.max_width - margin - 4) // 2, 1)
+        if margin + 2 + 2 * shown > room:
+            shown = max((room - margin - 4) // 2, 1)
         rest = "" if shown == self.values.shape[1] else " …"
-        shades, hidden = (_ASCII_SHADES, "..") if options.ascii_only else (_SHADES, "··")
+        shades, hidden = (_ASCII_SHADES, "..") if ascii_only else (_SHADES, "··")
         heat = _heat(self.values.detach(), self.allowed)
         for i, name in enumerate(self.rows):
             line = Text(f"{label(name, margin)}  ", no_wrap=True)
@@ -136,7 +148,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Bars:
+class Bars(Picture):
     """One bar a label, with its number.
 
     Attributes:
@@ -147,19 +159,20 @@ class Bars:
     values: Tensor
     labels: Sequence[str]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+    def lines(self, room: int, *, ascii_only: bool) -> Iterator[Text]:
         margin = _label_width(self.labels)
-        room = max(min(options.max_width - margin - 10, 40), 1)
+        longest = max(min(room - margin - 10, 40), 1)
+        block = "#" if ascii_only else "█"
         top = float(self.values.amax()) or 1.0
         for value, name in zip(self.values.tolist(), self.labels, strict=True):
             share = value / top
             red, green, blue = _colour(share)
             line = Text(f"{label(name, margin)}  {value:.4f}  ", no_wrap=True)
-            yield line.append("█" * max(round(share * room), int(share > 0)), f"rgb({red},{green},{blue})")
+            yield line.append(block * max(round(share * longest), int(share > 0)), f"rgb({red},{green},{blue})")
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Picture):
     """Short texts in columns as wide as they need to be; the first column is shortened where the line is too long.
 
     Attributes:
@@ -170,14 +183,10 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+    def lines(self, room: int, *, ascii_only: bool) -> Iterator[Text]:
         widths = [max(cell_len(row[n]) for row in (self.head, *self.rows)) for n in range(len(self.head))]
-        widths[0] = max(min(widths[0], options.max_width - sum(widths[1:]) - 2 * len(widths[1:])), 6)
+        widths[0] = max(min(widths[0], room - sum(widths[1:]) - 2 * len(widths[1:])), 6)
         for n, row in enumerate((self.head, *self.rows)):
             rest = [" " * (width - cell_len(text)) + text for text, width in zip(row[1:], widths[1:], strict=True)]
-            yield Text(
-                "  ".join([label(row[0], widths[0]), *rest]),
-                style="dim" if n == 0 else "",
-                no_wrap=True,
-                overflow="ellipsis",
-            )
+            line = "  ".join([label(row[0], widths[0]), *rest])
+            yield Text(line, style="dim" if n == 0 else "", no_wrap=True, overflow="ellipsis")
