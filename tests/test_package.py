@@ -75,7 +75,8 @@ LAYERS = [
     {"_attention", "_inspect", "_explain"},
     {"nn"},
     {"__init__"},
-    {"testing", "bench", "cli"},
+    {"testing", "bench"},
+    {"cli"},
     {"__main__"},
 ]
 """The arrow of imports, bottom up: a part imports from the parts below it, never from its own layer or above."""
