@@ -88,6 +88,15 @@ class TestAgainstTheOracle:
         assert found["out"].dtype == dtype
         assert_close_to_oracle(found, q, k, v, mask=rg.Causal())
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_low_precision_is_computed_in_float32(self, dtype: torch.dtype) -> None:
+        q, k, v = operands(dtype=dtype)
+        wide = run(*(x.float() for x in (q, k, v)), mask=rg.Causal())
+        with torch.autocast("cpu", dtype):
+            found = run(q, k, v, mask=rg.Causal())
+        assert torch.equal(found["out"], wide["out"].to(dtype))
+        assert torch.equal(found["lse"], wide["lse"])
+
     def test_hidden_not_a_numbers_reach_nothing(self) -> None:
         allowed = some(BATCH, 1, Q_LEN, K_LEN)
         allowed[..., 4, :] = False
