@@ -114,6 +114,12 @@ def test_diagonal_goes_by_position(case: Case) -> None:
         same(case, weights.diagonal(offset), torch.where(hit, dense, 0).sum(-1))
 
 
+def test_a_diagonal_that_fills_its_block_still_asks_the_mask(backend: str) -> None:
+    one = torch.ones(2, 1, 3)
+    mask = rg.Dense(torch.tensor([False, True])[:, None, None])
+    assert rg.inspect(one, one, one, mask=mask, backend=backend).weights.diagonal(0).tolist() == [[0.0], [1.0]]
+
+
 def test_segments(case: Case) -> None:
     weights, dense = look(case, "reference")
     k_len, lead = dense.shape[-1], case.call().lead or ()

@@ -19,7 +19,8 @@ from torch import Tensor
 from regard._call import Call
 from regard._coordinates import Coordinates
 from regard.backends.tile import scores
-from regard.masks import BlockMap, Mask
+from regard.masks import BlockMap, Coverage, Everything, Mask
+from regard.masks.blocks import Run
 from regard.weights.part import finite
 
 BLOCK = (128, 128)
@@ -91,18 +92,23 @@ def stream(
     """
     rows = range(call.q.shape[2]) if rows is None else rows
     lse = finite(lse)
-    for batch, row_slice, col_slice in _boxes(call, call.mask if within is None else within, rows):
+    unmasked = call.with_(mask=Everything())
+    for batch, row_slice, col_slice, full in _boxes(call, call.mask if within is None else within, rows):
         at = call.frame.tile(row_slice, col_slice, batch)
         q = call.q[batch, :, row_slice].to(call.accumulation_dtype)
         k = call.k[batch, :, col_slice].to(call.accumulation_dtype)
-        tile = Tile(batch, row_slice, col_slice, at, scores(call, at, q, k), lse[batch, :, row_slice, None])
+        s = scores(unmasked if full and within is None else call, at, q, k)
+        tile = Tile(batch, row_slice, col_slice, at, s, lse[batch, :, row_slice, None])
         for reduction in reductions:
             reduction.update(tile)
     return [reduction.finish(lse) for reduction in reductions]
 
 
-def _boxes(call: Call, mask: Mask, rows: range) -> Iterator[tuple[slice, slice, slice]]:
-    """Batch entries, rows and columns of the tiles that the mask does not leave EMPTY, as large as `TILE` allows."""
+def _boxes(call: Call, mask: Mask, rows: range) -> Iterator[tuple[slice, slice, slice, bool]]:
+    """Batch entries, rows and columns of the tiles that the mask does not leave EMPTY, and whether it leaves them FULL.
+
+    As large as `TILE` allows.
+    """
     batch_size, heads, k_len = call.q.shape[0], call.q.shape[1], call.k.shape[2]
     if not (batch_size and heads and k_len and len(rows)):
         return
@@ -115,20 +121,23 @@ def _boxes(call: Call, mask: Mask, rows: range) -> Iterator[tuple[slice, slice, 
         batch = slice(start, min(start + entries, batch_size))
         for block_row in range(rows.start // height, -(-rows.stop // height)):
             visited = slice(max(block_row * height, rows.start), min((block_row + 1) * height, rows.stop))
-            for left, right in _ranges(blocks, block_row, batch):
-                stop = min(right * width, k_len)
-                for column in range(left * width, stop, widest):
-                    yield batch, visited, slice(column, min(column + widest, stop))
+            for run in _runs(blocks, block_row, batch):
+                stop = min(run.stop * width, k_len)
+                for column in range(run.start * width, stop, widest):
+                    columns = slice(column, min(column + widest, stop))
+                    yield batch, visited, columns, run.coverage is Coverage.FULL
 
 
-def _ranges(blocks: BlockMap, block_row: int, batch: slice) -> list[tuple[int, int]]:
-    """The ranges of blocks that are not EMPTY for some head of some of the batch entries, left to right."""
+def _runs(blocks: BlockMap, block_row: int, batch: slice) -> list[Run]:
+    """The runs of blocks that are not EMPTY for some head of some of the batch entries, left to right."""
     entries = range(batch.start, batch.stop) if blocks.batch > 1 else range(1)
-    runs = sorted(run[:2] for b, h in product(entries, range(blocks.heads)) for run in blocks.runs(block_row, b, h))
-    joined: list[tuple[int, int]] = []
-    for start, stop in runs:
-        if joined and start <= joined[-1][1]:
-            joined[-1] = (joined[-1][0], max(joined[-1][1], stop))
+    maps = [blocks.runs(block_row, b, h) for b, h in product(entries, range(blocks.heads))]
+    if len(maps) == 1:
+        return maps[0]
+    joined: list[Run] = []
+    for start, stop, _ in sorted(run for runs in maps for run in runs):
+        if joined and start <= joined[-1].stop:
+            joined[-1] = joined[-1]._replace(stop=max(joined[-1].stop, stop))
         else:
-            joined.append((start, stop))
+            joined.append(Run(start, stop, Coverage.PARTIAL))
     return joined
