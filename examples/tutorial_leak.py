@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import regard as rg
+from regard.testing import assert_causal
 
 SIX_TOKENS = torch.tensor(
     [
@@ -117,6 +118,15 @@ def error_of(module: nn.Module, x: Tensor) -> str:
     return ""
 
 
+def verdict(module: nn.Module, x: Tensor) -> str:
+    """What `regard.testing.assert_causal`, made for such mistakes, says of a module."""
+    try:
+        assert_causal(module, x[None])
+    except AssertionError as error:
+        return str(error)
+    return "causal"
+
+
 def main() -> None:
     """Print every mistake, what it does, and what happens without it."""
     leaky = leaky_module()
@@ -129,6 +139,9 @@ def main() -> None:
     show("tutorial:", leak(leaky, SIX_TOKENS))
     show("mended:", leak(mended, SIX_TOKENS))
     print("   The first row sees one token only, so its weight is 1 whatever happens. All others but the last leak.")
+    print("   regard.testing.assert_causal says of")
+    print("   tutorial:", verdict(leaky, SIX_TOKENS))
+    print("   mended:  ", verdict(mended, SIX_TOKENS))
 
     print("\n2. Both softmaxes divide by √d, and a softmax of numbers between 0 and 1 is nearly flat. The last row:")
     show("tutorial:", leaky.weights(SIX_TOKENS)[5])

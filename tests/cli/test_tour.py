@@ -7,6 +7,7 @@ import pytest
 import torch
 from rich.cells import cell_len
 
+from regard.cli.pictures import label
 from regard.cli.tour.command import SECTIONS
 from regard.cli.tour.lesson import BOOK_TOKENS, lesson_of
 
@@ -61,6 +62,15 @@ def test_it_fits_its_width(run: Run, width: int, text: str | None) -> None:
     assert max(cell_len(line) for line in out.split("\n")) <= min(width, 100)
 
 
+@pytest.mark.parametrize(
+    ("text", "width", "shown"),
+    [("one", 5, "one  "), ("journey", 6, "journ…"), ("喜欢", 5, "喜欢 "), ("喜欢喜", 5, "喜欢…"), ("喜欢喜", 4, "喜…")],
+)
+def test_labels_are_as_wide_as_asked(text: str, width: int, shown: str) -> None:
+    assert label(text, width).rstrip() == shown.rstrip()
+    assert cell_len(label(text, width)) == width
+
+
 def test_columns_stand_under_one_another_beside_wide_letters(run: Run) -> None:
     _, out, _ = run("tour", "--section", "1", "--text", "喜 love amour")
     rows = [line for line in out.split("\n") if line.startswith(("  喜", "  love", "  amour"))]
@@ -83,6 +93,9 @@ def test_words_and_their_vectors() -> None:
     assert torch.equal(lesson.x[:2], lesson.x[4:])
     assert not torch.equal(lesson.x[0], lesson.x[1])
     assert torch.equal(lesson.x, lesson_of("to be or not to be").x)
+    again = lesson_of("to to be")
+    assert torch.equal(again.x[0], again.x[1])
+    assert not torch.equal(again.x[0], again.x[2])
     assert lesson_of("我 like とても").tokens == ("我", "like", "と", "て", "も")
     assert lesson_of("می\u200cخواهم").tokens == ("میخواهم",)
     assert lesson_of(" ".join(BOOK_TOKENS)).from_book

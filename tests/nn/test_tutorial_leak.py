@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from regard.testing import assert_causal
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "tutorial_leak.py"
 example = runpy.run_path(str(EXAMPLE))
 x = example["SIX_TOKENS"]
@@ -21,6 +23,15 @@ def test_the_mended_module_moves_no_output_but_the_last() -> None:
     moved = example["leak"](example["same_weights"](example["leaky_module"]()), x)
     assert not moved[:5].any()
     assert moved[5] > 1e-3
+
+
+def test_assert_causal_catches_the_leak_and_passes_ours() -> None:
+    leaky = example["leaky_module"]()
+    with pytest.raises(AssertionError, match="not causal: token 1 saw token 5 of its future"):
+        assert_causal(leaky, x[None])
+    assert_causal(example["same_weights"](leaky), x[None])
+    assert example["verdict"](leaky, x).startswith("not causal: token 1 saw token 5")
+    assert example["verdict"](example["same_weights"](leaky), x) == "causal"
 
 
 def test_the_leaky_weights_look_causal() -> None:

@@ -63,7 +63,7 @@ def leak(lesson: Lesson) -> Iterator[RenderableType]:
         never leaks: it sees one token, whose weight is 1 whatever happens.) No shape and no sum betrays this
         mistake, so test for it:""")
     yield code("from regard.testing import assert_causal")
-    yield code("assert_causal(module, x)")
+    yield code("assert_causal(module, x[None])   # a batch of one")
     yield say("The file examples/tutorial_leak.py shows this and four more of that tutorial's mistakes, mended.")
 
 
