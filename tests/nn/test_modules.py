@@ -154,3 +154,16 @@ def test_reprs() -> None:
     )
     several = rg.nn.MultiHeadAttention(3, 4, 6, 0.1, 2, score_mod=[rg.Softcap(9.0), rg.RelativeBias(2)])
     assert "(score_mod): [Softcap(9.0), RelativeBias(2, buckets=32, max_distance=128)]" in repr(several)
+
+
+def test_gradients_per_sequence_by_vmap_on_the_reference(build: Build, tokens: Tensor) -> None:
+    module = build(backend="reference").double()
+    parameters: dict[str, Tensor] = dict(module.named_parameters())
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        out: Tensor = torch.func.functional_call(module, parameters, (x,))
+        return out.square().sum()
+
+    together = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, tokens)
+    for n, x in enumerate(tokens):
+        torch.testing.assert_close({k: g[n] for k, g in together.items()}, torch.func.grad(loss)(parameters, x))
