@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import regard as rg
+from regard._call import make_call
 from regard.testing.oracle import oracle
 
 Operands = tuple[Tensor, Tensor, Tensor]
@@ -185,9 +186,21 @@ def test_rows_that_see_nothing_are_zero_with_zero_gradient(backend: str) -> None
         assert all(torch.equal(g, torch.zeros_like(g)) for g in grads)
 
 
-def test_entropy_asked_of_a_backend_that_has_none_is_refused(qkv: Operands) -> None:
+def test_entropy_with_a_gradient_is_refused_by_a_backend_that_has_none(qkv: Operands) -> None:
+    call, lse = make_call(*qkv), rg.inspect(*qkv).lse
+    with pytest.raises(rg.UnsupportedError, match=r"backend='torch' cannot do this call: it .*entropy"):
+        rg.AttentionWeights(call, lse, backend="torch").entropy()
+
+
+def test_without_a_gradient_entropy_is_streamed_for_every_backend(qkv: Operands) -> None:
     looked = rg.inspect(*(x.detach() for x in qkv), backend="torch")
     torch.testing.assert_close(looked.weights.entropy(), rg.inspect(*qkv, stats=["entropy"]).stats["entropy"].detach())
+
+
+def test_what_was_called_without_gradients_gives_none(qkv: Operands, backend: str) -> None:
+    with torch.no_grad():
+        weights = rg.inspect(*qkv, backend=backend).weights
+    assert not any(x.requires_grad for x in (weights[0], weights.dense(), weights.entropy(), weights.max()))
 
 
 def test_higher_derivatives_through_the_reference(qkv: Operands) -> None:

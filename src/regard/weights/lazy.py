@@ -11,6 +11,7 @@ from torch import Tensor
 from regard._call import Call
 from regard._dispatch import choose
 from regard._errors import ArgumentError, KindError, ShapeError, describe
+from regard.masks import Mask
 from regard.weights.index import resolve
 from regard.weights.not_a_tensor import NotATensor
 from regard.weights.part import Selection, part
@@ -52,9 +53,11 @@ class AttentionWeights(NotATensor):
     """``w = exp(s - lse)`` of one call, ``(…, H, Lq, Lk)``, of which nothing is held but q, k, lse and the mask.
 
     The softmax probabilities *before* dropout, float32 (float64 for float64 inputs). A row sums to 1, to ``1 - sink
-    share`` with sinks, and is 0 everywhere if it sees nothing; a hidden pair has weight 0. Parts (``weights[...]``,
-    `dense`) and `entropy` are differentiable. Every other method streams over the weights once, in memory of the order
-    of its inputs and result, and its result carries no gradient.
+    share`` with sinks, and is 0 everywhere if it sees nothing; a hidden pair has weight 0.
+
+    Parts (``weights[...]``, `dense`) and `entropy` are differentiable, unless the call was made under `torch.no_grad`.
+    Every other method streams over the weights once, in memory of the order of its inputs and result, and its result
+    carries no gradient.
 
     Made by `regard.inspect`. Every access raises `StaleError` if q, k, lse or a tensor of the mask, the score changes
     or the sinks was changed in place since the call.
@@ -80,9 +83,9 @@ class AttentionWeights(NotATensor):
         self._call = call.with_(v=nothing, dropout_p=0.0, seed=None, stats=(), wants_lse=False)
         self._lse = lse
         self._backend = backend
+        # An lse computed without a graph lacks its part of every gradient.
+        self._differentiable = call.needs_grad
         self._versions = Versions(self._call, lse)
-
-    # --- a tensor's outside --------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> torch.Size:
@@ -123,8 +126,6 @@ class AttentionWeights(NotATensor):
         array: np.ndarray[Any, Any] = self.dense().detach().cpu().numpy()
         return array if dtype is None else array.astype(dtype)
 
-    # --- parts ---------------------------------------------------------------------------------------------------
-
     def __getitem__(self, index: object) -> Tensor:
         """The part ``dense()[index]`` as a tensor, differentiable.
 
@@ -159,10 +160,8 @@ class AttentionWeights(NotATensor):
                 f"or lift the limit with .dense(max_bytes={self.shape.numel() * self.dtype.itemsize})."
             )
         self._versions.check()
-        with self._no_autocast():
+        with self._no_autocast(), torch.set_grad_enabled(self._differentiable and torch.is_grad_enabled()):
             return part(self._call, self._lse, selection)
-
-    # --- reductions ----------------------------------------------------------------------------------------------
 
     def entropy(self) -> Tensor:
         """``-Σ_j w_ij log w_ij`` in nats with the sink as one more outcome, ``(…, H, Lq)``; differentiable.
@@ -173,7 +172,7 @@ class AttentionWeights(NotATensor):
             UnsupportedError: a gradient may be wanted and the backend that was asked for does not compute the entropy.
             StaleError: something was changed in place since the call.
         """
-        if not self._call.needs_grad:
+        if not (self._differentiable and self._call.needs_grad):
             return self._streamed(Entropy(self._call))
         self._versions.check()
         call = self._call.with_(stats=("entropy",))
@@ -272,22 +271,24 @@ class AttentionWeights(NotATensor):
 
     def stats(self) -> dict[str, Tensor]:
         """`entropy`, `max`, `max_logit` and `received` of all queries, under these names, in one pass; no gradients."""
-        made = {
+        made: dict[str, Reduction] = {
             "entropy": Entropy(self._call),
             "max": Max(self._call),
             "max_logit": MaxLogit(self._call),
             "received": Received(self._call),
         }
-        self._versions.check()
-        with self._no_autocast():
-            results = stream(self._call, self._lse, list(made.values()))
-        return {name: self._call.restore(x) for name, x in zip(made, results, strict=True)}
+        return dict(zip(made, self._pass(list(made.values())), strict=True))
 
-    def _streamed(self, reduction: Reduction, *, rows: range | None = None, within: Offset | None = None) -> Tensor:
+    def _streamed(self, reduction: Reduction, *, rows: range | None = None, within: Mask | None = None) -> Tensor:
+        return self._pass([reduction], rows=rows, within=within)[0]
+
+    def _pass(
+        self, reductions: list[Reduction], *, rows: range | None = None, within: Mask | None = None
+    ) -> list[Tensor]:
         self._versions.check()
         with self._no_autocast():
-            (result,) = stream(self._call, self._lse, [reduction], rows=rows, within=within)
-        return self._call.restore(result)
+            results = stream(self._call, self._lse, reductions, rows=rows, within=within)
+        return [self._call.restore(x) for x in results]
 
     def _no_autocast(self) -> torch.autocast:
         """The operands were cast when attention ran; whoever reads the weights under autocast must not cast again."""

@@ -87,7 +87,7 @@ def stream(
         call: what the weights are of.
         lse: ``(B, H, Lq)``.
         reductions: fresh ones.
-        rows: neighbouring rows to visit; default: all.
+        rows: the rows to visit, from its start to its stop whatever its step; default: all.
         within: a mask outside of which the reductions need nothing; default: the call's own.
     """
     rows = range(call.q.shape[2]) if rows is None else rows
