@@ -63,8 +63,9 @@ class Call:
         return torch.float64 if self.q.dtype == torch.float64 else torch.float32
 
     def score_tensors(self) -> tuple[Tensor, ...]:
-        """The tensors of the score changes that may want a gradient."""
-        return tuple(t for mod in self.score_mods for t in mod.tensors(self.q.device))
+        """The tensors of the score changes that may want a gradient, each once, wherever it is used."""
+        found = {id(t): t for mod in self.score_mods for t in mod.tensors(self.q.device)}
+        return tuple(found.values())
 
     @property
     def needs_grad(self) -> bool:
