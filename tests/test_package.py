@@ -74,6 +74,7 @@ LAYERS = [
     {"_plan", "weights"},
     {"_attention", "_inspect", "_explain"},
     {"nn"},
+    {"adapters"},
     {"__init__"},
     {"testing", "bench"},
     {"cli"},
@@ -133,6 +134,7 @@ def public() -> dict[str, object]:
 def test_the_public_names_are_these() -> None:
     assert sorted(public()) == sorted(NAMES)
     assert isinstance(rg.nn, ModuleType)
+    assert isinstance(rg.adapters, ModuleType)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,9 +213,9 @@ def test_no_backend_imports_another() -> None:
         assert own not in SHARED_BY_BACKENDS or name[1] in SHARED_BY_BACKENDS
 
 
-def test_only_the_dispatcher_knows_the_backends() -> None:
+def test_only_the_dispatcher_and_the_adapters_know_the_backends() -> None:
     for path, name in imports():
-        if name[0] == "backends" and part_of(path) not in ("backends", "_dispatch", "testing"):
+        if name[0] == "backends" and part_of(path) not in ("backends", "_dispatch", "adapters", "testing"):
             assert name[1] in SHARED_BY_BACKENDS, f"{path} imports regard.{'.'.join(name)}"
 
 
