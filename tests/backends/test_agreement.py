@@ -142,7 +142,7 @@ def hold(name: str, seeds: Iterable[int]) -> None:
 def test_blockwise_agrees_in_tiny_blocks(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With blocks of 3 x 2 and tiles of a few pairs, small cases cross dozens of block, tile and step borders."""
     monkeypatch.setattr(plan, "BLOCK", (3, 2))
-    monkeypatch.setattr(plan, "_TILE", {"cpu": 48})
+    monkeypatch.setattr(plan, "tile_elements", lambda device: 48)
     monkeypatch.setattr(plan, "_LEAST_COLUMNS", 4)
     seeds = range(chunk * CHUNK, (chunk + 1) * CHUNK)
     hold("blockwise", [seed for seed in seeds if max(x.shape[-2] for x in make_case(seed).operands.values()) < 20])

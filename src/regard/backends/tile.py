@@ -54,9 +54,9 @@ def visible_only(call: Call, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, T
     0 * NaN is NaN, so whatever is hidden from everyone must go before it is multiplied, in the forward pass and in
     the backward. Operands that hold only finite numbers, the usual case, come back as they are.
     """
-    if isinstance(call.mask, Everything) or all(_finite(x) for x in (q, k, v)):
-        return q, k, v
     frame = call.frame
+    if isinstance(call.mask, Everything) or 0 in (frame.q_len, frame.k_len) or all(_finite(x) for x in (q, k, v)):
+        return q, k, v
     rows = call.mask.intervals(frame)
     if rows is not None:
         sees, seen = rows.seeing_rows()[:, None], rows.seen_keys()[:, None]
