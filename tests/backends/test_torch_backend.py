@@ -38,7 +38,7 @@ def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"q": q, "k": k, "v": v, **options})
         return real(q, k, v, **options)
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr("regard.backends.torch._fused", spy)
     return calls
 
 

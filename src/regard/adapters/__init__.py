@@ -1,8 +1,10 @@
 """Attention as other projects write it, computed by regard: each adapter converts one convention, and says how.
 
 * `regard.adapters.onnx`: the ``Attention`` and ``RotaryEmbedding`` operators of ONNX.
+* `regard.adapters.sdpa`: ``torch.nn.functional.scaled_dot_product_attention``.
 
 An adapter that cannot honour an argument raises; none drops one in silence. None needs the other project installed.
 """
 
 from regard.adapters import onnx as onnx
+from regard.adapters import sdpa as sdpa

@@ -29,6 +29,9 @@ from regard.masks import Causal, Dense, Everything
 _SMALL = 512 * 512
 """Pairs up to which a dense mask costs less than planning around its empty blocks."""
 
+_fused = F.scaled_dot_product_attention
+"""Bound once, so that a program that puts regard's drop-in into torch's place does not make it call itself."""
+
 
 class _Form(Enum):
     """How the kernels can be told a mask."""
@@ -143,7 +146,7 @@ def _kernel(
     grouped = q.shape[1] != k.shape[1]
     # The call has been cast already; autocast would cast again.
     with torch.autocast(q.device.type, enabled=False):
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
+        out = _fused(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
     return out[..., :value_width], None
 
 
