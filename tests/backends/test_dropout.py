@@ -144,11 +144,15 @@ def test_seeds_are_independent() -> None:
         assert abs(float(product.mean())) / 0.25 < 4.5 / math.sqrt(product.numel())
 
 
+def mixed(x: Tensor) -> Tensor:
+    """The hash of whole numbers, as whole numbers of 32 bits."""
+    return _dropout.mix32(x.to(torch.int32)).to(torch.int64) & 0xFFFFFFFF
+
+
 @pytest.mark.parametrize("shift", [0, 8, 16, 24])
 def test_every_byte_of_the_hash_is_uniform(shift: int) -> None:
     """Chi-square over 256 values of one byte: 255 degrees of freedom, within 5 deviations."""
-    mixed = _dropout.mix32(torch.arange(2**18))
-    counts = torch.bincount(mixed >> shift & 255, minlength=256).double()
+    counts = torch.bincount(mixed(torch.arange(2**18)) >> shift & 255, minlength=256).double()
     expected = 2**18 / 256
     chi_square = float(((counts - expected) ** 2 / expected).sum())
     assert abs(chi_square - 255) < 5 * math.sqrt(2 * 255)
@@ -157,14 +161,14 @@ def test_every_byte_of_the_hash_is_uniform(shift: int) -> None:
 def test_one_changed_bit_changes_half_of_the_hash() -> None:
     x = torch.arange(2**12)
     for bit in range(32):
-        changed = _dropout.mix32(x) ^ _dropout.mix32(x ^ (1 << bit))
+        changed = mixed(x) ^ mixed(x ^ (1 << bit))
         flips = torch.stack([(changed >> n & 1).double().mean() for n in range(32)])
         assert flips.mean() == pytest.approx(0.5, abs=0.03), bit
         assert ((flips > 0.3) & (flips < 0.7)).all(), bit
 
 
 def test_the_hash_is_one_to_one() -> None:
-    assert len(_dropout.mix32(torch.arange(2**20)).unique()) == 2**20
+    assert len(mixed(torch.arange(2**20)).unique()) == 2**20
 
 
 def test_runs_of_kept_weights_have_the_right_lengths() -> None:
