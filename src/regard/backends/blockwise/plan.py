@@ -43,7 +43,7 @@ def plan(call: Call) -> Iterator[Step]:
         stretches = _stretches(runs, frame.k_len)
         columns = sum(stop - start for start, stop, _ in stretches)
         per_entry = frame.heads * min(BLOCK[0], frame.q_len) * columns
-        if 2 * per_entry * (own.stop - own.start) <= tile:
+        if 4 * per_entry * (own.stop - own.start) <= tile:
             ranges = tuple((start, stop) for start, stop, _ in stretches)
             small += [Item(b, rows.start, ranges) for b in range(own.start, own.stop)]
         else:
