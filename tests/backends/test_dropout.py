@@ -6,15 +6,15 @@ import math
 
 import pytest
 import torch
+from regard.testing.claims import claiming
 from torch import Tensor
 
 import regard as rg
 from regard import _dropout
 from regard._coordinates import Frame
-from regard._dispatch import backend, backend_names
 from regard.testing.oracle import keeps
 
-OFFERS = [name for name in backend_names() if backend(name).capabilities.dropout]
+OFFERS = claiming(lambda can: can.dropout)
 
 
 def dropped_weights(name: str, p: float, seed: int = 11, q_len: int = 37, k_len: int = 53) -> tuple[Tensor, Tensor]:

@@ -81,6 +81,17 @@ class Case:
         return f"case {self.seed}: " + ", ".join(words)
 
 
+def random_operands(
+    heads: int = 2, kv_heads: int = 2, q_len: int = 7, k_len: int = 11, width: int = 5, batch: int = 2
+) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v of a small call from torch's default generator, with values of width 3."""
+    return (
+        torch.randn(batch, heads, q_len, width),
+        torch.randn(batch, kv_heads, k_len, width),
+        torch.randn(batch, kv_heads, k_len, 3),
+    )
+
+
 def make_case(seed: int, capabilities: Capabilities | None = None) -> Case:
     """The case of this number. What ``capabilities`` do not claim is drawn rarely, to see it refused."""
     rng = Random(seed)
