@@ -2,9 +2,11 @@
 
 * `regard.adapters.onnx`: the ``Attention`` and ``RotaryEmbedding`` operators of ONNX.
 * `regard.adapters.sdpa`: ``torch.nn.functional.scaled_dot_product_attention``.
+* `regard.adapters.torch_mha`: ``torch.nn.MultiheadAttention``, and back.
 
 An adapter that cannot honour an argument raises; none drops one in silence. None needs the other project installed.
 """
 
 from regard.adapters import onnx as onnx
 from regard.adapters import sdpa as sdpa
+from regard.adapters import torch_mha as torch_mha

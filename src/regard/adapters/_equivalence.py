@@ -1,0 +1,34 @@
+"""The check of every converted module: both are run on the same numbers, and the results compared."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regard._errors import ArgumentError
+
+_RELATIVE = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+
+
+def assert_equivalent(what: str, got: Tensor, expected: Tensor) -> None:
+    """Raise ArgumentError when ``got`` is further from ``expected`` than rounding explains."""
+    if got.shape != expected.shape:
+        raise ArgumentError(
+            f"{what} are not equivalent: on one input they give shapes {tuple(got.shape)} and {tuple(expected.shape)}."
+        )
+    error = float((got - expected).abs().max())
+    size = float(expected.abs().max())
+    if not error <= _RELATIVE[expected.dtype] * size:
+        raise ArgumentError(
+            f"{what} are not equivalent: on one input they differ by {error:.3g}, where the largest value is "
+            f"{size:.3g}. Nothing was changed."
+        )
+
+
+def check_materialised(what: str, tensors: list[Tensor]) -> None:
+    """Raise ArgumentError where there are no numbers to compare."""
+    if any(t.is_meta for t in tensors):
+        raise ArgumentError(
+            f"{what} is compared with what it becomes on numbers, but has weights on the meta device. Give them "
+            "numbers first, e.g. by loading a state dict with assign=True."
+        )
