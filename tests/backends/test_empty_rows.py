@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 import regard as rg
 from regard._dispatch import backend_names
-from regard.testing.cases import random_operands
+from regard.testing.cases import random_gradients, random_operands
 from regard.testing.claims import claiming, differentiable, lse_differentiable
 from regard.testing.tolerance import assert_close_to_oracle
 
@@ -20,18 +18,6 @@ LSE_BACKWARD = claiming(lse_differentiable)
 SCORES = claiming(lambda can: can.score_mods)
 SINKS = claiming(lambda can: can.sinks)
 every = pytest.mark.parametrize("name", backend_names())
-
-
-def gradients(name: str, tensors: list[Tensor], *, lse: bool, **arguments: Any) -> tuple[Tensor, ...]:
-    """Gradients of a random loss of out (and lse, infinite rows too) with respect to ``tensors``, q, k, v first."""
-    q, k, v = tensors[:3]
-    if lse:
-        seen = rg.inspect(q, k, v, backend=name, **arguments)
-        outputs = [seen.out, seen.lse]
-    else:
-        outputs = [rg.attention(q, k, v, backend=name, **arguments)]
-    return torch.autograd.grad(outputs, tensors, [torch.randn_like(x) for x in outputs])
-
 
 EMPTY_ROWS = [
     rg.Nothing(),
@@ -62,7 +48,7 @@ def test_a_row_that_sees_nothing_has_no_gradient(name: str, mask: rg.Mask) -> No
     """Not even from a gradient that comes in through its infinite lse."""
     q, k, v = (x.requires_grad_() for x in random_operands())
     allowed = mask.dense(7, 11, batch=2, heads=2).expand(2, 2, 7, 11)
-    dq, dk, dv = gradients(name, [q, k, v], lse=name in LSE_BACKWARD, mask=mask)
+    dq, dk, dv = random_gradients(name, [q, k, v], lse=name in LSE_BACKWARD, mask=mask)
     assert (dq[~allowed.any(-1)] == 0).all()
     for grad in (dk, dv):
         assert (grad[~allowed.any(-2)] == 0).all()
@@ -108,7 +94,7 @@ def test_a_row_whose_every_visible_score_is_minus_infinity_has_no_gradient(name:
     bias[3, :5] = -math.inf
     bias.requires_grad_()
     mods = [rg.Softcap(20.0), rg.Bias(bias)]
-    dq, dk, dv, dbias = gradients(name, [q, k, v, bias], lse=True, mask=rg.Prefix(5), score_mod=mods)
+    dq, dk, dv, dbias = random_gradients(name, [q, k, v, bias], lse=True, mask=rg.Prefix(5), score_mod=mods)
     assert (dq[:, :, 3] == 0).all()
     assert (dbias[3] == 0).all()
     assert all(grad.isfinite().all() for grad in (dq, dk, dv, dbias))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 import regard as rg
 from regard._dispatch import backend_names
-from regard.testing.cases import random_operands
+from regard.testing.cases import random_gradients, random_operands
 from regard.testing.claims import claiming, differentiable, lse_differentiable
 from regard.testing.tolerance import assert_close_to_oracle
 
@@ -19,18 +18,6 @@ BACKWARD = claiming(differentiable)
 LSE_BACKWARD = claiming(lse_differentiable)
 SCORES = claiming(lambda can: can.score_mods)
 every = pytest.mark.parametrize("name", backend_names())
-
-
-def gradients(name: str, tensors: list[Tensor], *, lse: bool, **arguments: Any) -> tuple[Tensor, ...]:
-    """Gradients of a random loss of out (and lse, infinite rows too) with respect to ``tensors``, q, k, v first."""
-    q, k, v = tensors[:3]
-    if lse:
-        seen = rg.inspect(q, k, v, backend=name, **arguments)
-        outputs = [seen.out, seen.lse]
-    else:
-        outputs = [rg.attention(q, k, v, backend=name, **arguments)]
-    return torch.autograd.grad(outputs, tensors, [torch.randn_like(x) for x in outputs])
-
 
 HIDING = [
     rg.Prefix(6),
@@ -52,7 +39,7 @@ def test_a_key_that_nobody_sees_reaches_nothing(name: str, odd: float, mask: rg.
     assert_close_to_oracle({"out": seen.out, "lse": seen.lse}, q, k, v, mask=mask)
     if name in BACKWARD:
         q, k, v = (x.requires_grad_() for x in (q, k, v))
-        grads = gradients(name, [q, k, v], lse=name in LSE_BACKWARD, mask=mask)
+        grads = random_gradients(name, [q, k, v], lse=name in LSE_BACKWARD, mask=mask)
         assert all(grad.isfinite().all() for grad in grads)
         assert all((grad[:, :, 6:] == 0).all() for grad in grads[1:])
 
@@ -70,7 +57,7 @@ def test_a_bias_at_a_hidden_pair_reaches_nothing(name: str, odd: float) -> None:
     )
     if name in LSE_BACKWARD:
         q, k, v, bias = (x.requires_grad_() for x in (q, k, v, bias))
-        grads = gradients(name, [q, k, v, bias], lse=True, mask=rg.Causal(), score_mod=[rg.Bias(bias), mods[1]])
+        grads = random_gradients(name, [q, k, v, bias], lse=True, mask=rg.Causal(), score_mod=[rg.Bias(bias), mods[1]])
         assert all(grad.isfinite().all() for grad in grads)
         assert (grads[3][~rg.Causal().dense(7, 11)[0, 0]] == 0).all()
 

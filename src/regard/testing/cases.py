@@ -16,9 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard._attention import attention
 from regard._call import DTYPES, Call, make_call
 from regard._coordinates import Frame
 from regard._errors import describe
+from regard._inspect import inspect
 from regard.backends.base import Capabilities
 from regard.masks import Causal, Dense, Mask, Padding
 from regard.testing.expressions import random_bits, random_mask, random_normal, random_positions, random_score_mods
@@ -90,6 +92,17 @@ def random_operands(
         torch.randn(batch, kv_heads, k_len, width),
         torch.randn(batch, kv_heads, k_len, 3),
     )
+
+
+def random_gradients(backend: str, tensors: list[Tensor], *, lse: bool, **arguments: Any) -> tuple[Tensor, ...]:
+    """Gradients of a random loss of out (and lse, if ``lse``) with respect to ``tensors``: q, k, v, then others."""
+    q, k, v = tensors[:3]
+    if lse:
+        seen = inspect(q, k, v, backend=backend, **arguments)
+        outputs = [seen.out, seen.lse]
+    else:
+        outputs = [attention(q, k, v, backend=backend, **arguments)]
+    return torch.autograd.grad(outputs, tensors, [torch.randn_like(x) for x in outputs])
 
 
 def make_case(seed: int, capabilities: Capabilities | None = None) -> Case:
