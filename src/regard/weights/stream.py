@@ -18,7 +18,7 @@ from torch import Tensor
 
 from regard._call import Call
 from regard._coordinates import Coordinates
-from regard.backends.tile import scores
+from regard.backends.tile import exp_, scores
 from regard.masks import BlockMap, Coverage, Everything, Mask
 from regard.masks.blocks import Run
 from regard.weights.part import finite
@@ -53,7 +53,7 @@ class Tile:
     @cached_property
     def weights(self) -> Tensor:
         """``exp(s - lse)``, 0 where hidden."""
-        return torch.exp(self.s - self.lse)
+        return exp_(self.s - self.lse)
 
     def of_rows(self, x: Tensor) -> Tensor:
         """The part of ``x (B, H, Lq, …)`` that belongs to the tile's rows, as a view."""
