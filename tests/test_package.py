@@ -38,6 +38,8 @@ NAMES = [
     "explain",
     "Plan",
     "merge",
+    "replace",
+    "Replacement",
     "Mask",
     "Everything",
     "Nothing",
@@ -73,8 +75,10 @@ LAYERS = [
     {"_dispatch"},
     {"_plan", "weights"},
     {"_attention", "_inspect", "_explain"},
+    {"cache"},
     {"nn"},
     {"adapters"},
+    {"_replace"},
     {"__init__"},
     {"testing", "bench"},
     {"cli"},
@@ -134,6 +138,7 @@ def public() -> dict[str, object]:
 def test_the_public_names_are_these() -> None:
     assert sorted(public()) == sorted(NAMES)
     assert isinstance(rg.nn, ModuleType)
+    assert isinstance(rg.cache, ModuleType)
     assert isinstance(rg.adapters, ModuleType)
 
 

@@ -7,6 +7,7 @@ torch.Size([1, 4, 10, 8])
 """
 
 from regard import adapters as adapters
+from regard import cache as cache
 from regard import nn as nn
 from regard._attention import attention as attention
 from regard._errors import ArgumentError as ArgumentError
@@ -21,6 +22,8 @@ from regard._inspect import Inspection as Inspection
 from regard._inspect import inspect as inspect
 from regard._merge import merge as merge
 from regard._plan import Plan as Plan
+from regard._replace import Replacement as Replacement
+from regard._replace import replace as replace
 from regard.masks import Causal as Causal
 from regard.masks import Chunked as Chunked
 from regard.masks import Dense as Dense
