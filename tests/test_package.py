@@ -68,7 +68,7 @@ NAMES = [
 ]
 LAYERS = [
     {"_errors"},
-    {"_coordinates", "_derivatives", "_merge"},
+    {"_autocast", "_coordinates", "_derivatives", "_merge"},
     {"_dropout", "masks", "scores"},
     {"_call"},
     {"backends"},

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from regard._autocast import autocast_dtype
 from regard._coordinates import Frame
 from regard._dropout import draw_seed
 from regard._errors import ArgumentError, KindError, ShapeError, describe, got
@@ -139,8 +140,8 @@ def _operands(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             )
     if len({x.device for x in operands.values()}) > 1:
         raise ArgumentError(f"q, k and v must be on one device: {got(operands)}. Move them with .to(device).")
-    if torch.is_autocast_enabled(q.device.type):
-        dtype = torch.get_autocast_dtype(q.device.type)
+    dtype = autocast_dtype(q.device)
+    if dtype is not None:
         q, k, v = (x.to(dtype) if x.is_floating_point() and x.dtype != torch.float64 else x for x in (q, k, v))
         operands = {"q": q, "k": k, "v": v}
     if len({x.dtype for x in operands.values()}) > 1:

@@ -7,7 +7,7 @@ CPU it runs uncompiled and forward only, which holds every score: good for check
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from regard._autocast import without_autocast
 from regard._call import Call
 from regard._coordinates import Frame
 from regard._derivatives import once
 from regard.backends.base import Backend, Capabilities, Result
 from regard.backends.tile import visible_only
 from regard.masks import Coverage, Everything, Mask
+from regard.scores import ScoreModification
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -61,7 +63,7 @@ class Flex(Backend):
             # FlexAttention looks at requires_grad, not at whether gradients are on.
             q, k, v = (x.detach().to(call.accumulation_dtype) for x in (q, k, v))
         # The call has been cast already; autocast would cast again.
-        with torch.autocast(q.device.type, enabled=False):
+        with without_autocast(q.device):
             out, lse = _flex(call, q, k, v)
         if lse is not None and call.sinks is not None:
             # A sink is one more outcome: what the keys keep is exp(lse) of exp(lse) + exp(sink).
@@ -85,18 +87,36 @@ def block_mask(mask: Mask, frame: Frame) -> BlockMask:
         has = (grid == kind).to(torch.int32)
         return has.sum(-1, dtype=torch.int32), has.sort(dim=-1, descending=True, stable=True).indices.to(torch.int32)
 
-    def mask_mod(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return mask.allowed(frame.at(b, h, i, j)).reshape(())
-
     made = BlockMask.from_kv_blocks(
         *ordered(Coverage.PARTIAL),
         *ordered(Coverage.FULL),
         BLOCK_SIZE=_BLOCK,
-        mask_mod=mask_mod,
+        mask_mod=mask_mod(mask, frame),
         seq_lengths=(frame.q_len, frame.k_len),
     )
     assert isinstance(made, BlockMask)
     return made
+
+
+def mask_mod(mask: Mask, frame: Frame) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """FlexAttention's function of batch entry, head, row and column, each a scalar, from a mask's definition."""
+
+    def allowed(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return mask.allowed(frame.at(b, h, i, j)).reshape(())
+
+    return allowed
+
+
+def score_mod(mods: Iterable[ScoreModification], frame: Frame) -> Callable[..., Tensor]:
+    """FlexAttention's function of a score, batch entry, head, row and column, from score changes in order."""
+
+    def modify(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        at = frame.at(b, h, i, j)
+        for mod in mods:
+            s = mod.modify(s, at)
+        return s
+
+    return modify
 
 
 @lru_cache(maxsize=16)
@@ -116,7 +136,7 @@ def _flex(call: Call, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor |
         keep = frame.by_default and not any(t.is_inference() for t in call.mask.tensors())
         blocks = _kept_block_mask(call.mask, *sizes) if keep else block_mask(call.mask, frame)
     arguments: dict[str, Any] = {
-        "score_mod": _score_mod(call) if call.score_mods else None,
+        "score_mod": score_mod(call.score_mods, frame) if call.score_mods else None,
         "block_mask": blocks,
         "scale": call.scale,
         "enable_gqa": call.group > 1,
@@ -125,21 +145,9 @@ def _flex(call: Call, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor |
     if q.is_cuda:
         out, aux = _compiled()(q, k, v, **arguments)
     else:
-        with _uncompiled():
+        with uncompiled():
             out, aux = flex_attention(q, k, v, **arguments)
     return out, aux.lse
-
-
-def _score_mod(call: Call) -> Callable[..., Tensor]:
-    frame, mods = call.frame, call.score_mods
-
-    def score_mod(s: Tensor, b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        at = frame.at(b, h, i, j)
-        for mod in mods:
-            s = mod.modify(s, at)
-        return s
-
-    return score_mod
 
 
 @cache
@@ -150,7 +158,7 @@ def _compiled() -> Callable[..., Any]:
 
 
 @contextmanager
-def _uncompiled() -> Iterator[None]:
+def uncompiled() -> Iterator[None]:
     """Run FlexAttention without compiling anything: the switch that its own warning names, for the time of a call."""
     from torch.nn.attention import flex_attention as module
 

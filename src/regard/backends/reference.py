@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from regard import _dropout
+from regard._autocast import without_autocast
 from regard._call import Call
 from regard._coordinates import Coordinates
 from regard.backends.base import Backend, Capabilities, Result
@@ -39,7 +40,7 @@ class Reference(Backend):
 
     def run(self, call: Call) -> Result:
         # The operands have been cast already; autocast would cast the products too.
-        with torch.autocast(call.q.device.type, enabled=False):
+        with without_autocast(call.q.device):
             return self._run(call)
 
     def _run(self, call: Call) -> Result:

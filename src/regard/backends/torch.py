@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from regard._autocast import without_autocast
 from regard._call import Call
 from regard._coordinates import Coordinates
 from regard._derivatives import once
@@ -145,7 +146,7 @@ def _kernel(
         return out[..., :value_width], lse
     grouped = q.shape[1] != k.shape[1]
     # The call has been cast already; autocast would cast again.
-    with torch.autocast(q.device.type, enabled=False):
+    with without_autocast(q.device):
         out = _fused(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=grouped)
     return out[..., :value_width], None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from regard._autocast import without_autocast
 from regard._call import Call
 from regard._dispatch import choose
 from regard._errors import ArgumentError, KindError, ShapeError, describe
@@ -292,7 +293,7 @@ class AttentionWeights(NotATensor):
 
     def _no_autocast(self) -> torch.autocast:
         """The operands were cast when attention ran; whoever reads the weights under autocast must not cast again."""
-        return torch.autocast(self.device.type, enabled=False)
+        return without_autocast(self.device)
 
 
 def _count(name: str, value: object) -> int:

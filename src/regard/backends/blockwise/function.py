@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from regard._autocast import without_autocast
 from regard._call import Call
 from regard._derivatives import refuse_second
 from regard.backends.base import Backend, Capabilities, Result
@@ -39,7 +40,7 @@ class Blockwise(Backend):
 
     def _run(self, call: Call) -> Result:
         tensors = call.score_tensors() if torch.is_grad_enabled() else ()
-        with torch.autocast(call.q.device.type, enabled=False):
+        with without_autocast(call.q.device):
             out, lse, entropy, max_logit = _Blockwise.apply(  # type: ignore[no-untyped-call]
                 call, call.q, call.k, call.v, call.sinks, *tensors
             )
@@ -67,7 +68,7 @@ class _Blockwise(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         q, k, v, out, lse, entropy, sinks, *score_tensors = ctx.saved_tensors
-        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(q.device):
             g = torch.zeros_like(out) if g_out is None else g_out.to(out.dtype)
             given = RowGradients(g, g_lse, g_entropy)
             own = backward(call, q, k, v, RowStats(out, lse, entropy, None), given)
