@@ -1,6 +1,7 @@
 """Attention as other projects write it, computed by regard: each adapter converts one convention, and says how.
 
 * `regard.adapters.book`: checkpoints of the modules that `regard.nn` is named after.
+* `regard.adapters.flex`: the functions and block masks of FlexAttention, and back.
 * `regard.adapters.onnx`: the ``Attention`` and ``RotaryEmbedding`` operators of ONNX.
 * `regard.adapters.sdpa`: ``torch.nn.functional.scaled_dot_product_attention``.
 * `regard.adapters.torch_mha`: ``torch.nn.MultiheadAttention``, and back.
@@ -9,6 +10,7 @@ An adapter that cannot honour an argument raises; none drops one in silence. Non
 """
 
 from regard.adapters import book as book
+from regard.adapters import flex as flex
 from regard.adapters import onnx as onnx
 from regard.adapters import sdpa as sdpa
 from regard.adapters import torch_mha as torch_mha

@@ -99,10 +99,12 @@ def block_mask(mask: Mask, frame: Frame) -> BlockMask:
 
 
 def mask_mod(mask: Mask, frame: Frame) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """FlexAttention's function of batch entry, head, row and column, each a scalar, from a mask's definition."""
+    """FlexAttention's function of batch entry, head, row and column, from a mask's definition."""
 
     def allowed(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-        return mask.allowed(frame.at(b, h, i, j)).reshape(())
+        at = frame.at(b, h, i, j)
+        found = mask.allowed(at)
+        return found if at.shape else found.reshape(())
 
     return allowed
 
