@@ -118,6 +118,15 @@ def test_dropout_drops_what_regard_drops() -> None:
     assert torch.equal(out, rg.attention(q, k, v, dropout_p=0.4))
 
 
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_compiles_into_one_graph(masked: bool) -> None:
+    torch.compiler.reset()
+    q, k, v = torch.randn(1, 2, 5, 4), torch.randn(1, 2, 7, 4), torch.randn(1, 2, 7, 4)
+    arguments: dict[str, Any] = {"attn_mask": torch.rand(5, 7) < 0.6} if masked else {"is_causal": True}
+    compiled = torch.compile(scaled_dot_product_attention, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(q, k, v, **arguments), scaled_dot_product_attention(q, k, v, **arguments))
+
+
 def test_it_is_taken_in_place_of_torchs_function(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = torch.nn.MultiheadAttention(12, 3, batch_first=True)
     x = torch.randn(2, 5, 12)

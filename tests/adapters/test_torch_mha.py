@@ -144,6 +144,16 @@ def test_there_and_back_with_the_same_parameters(sizes: str) -> None:
     copy.deepcopy(ours).load_state_dict(theirs.state_dict())
 
 
+@pytest.mark.parametrize("kind", ["none", "padding"])
+def test_it_compiles_into_one_graph(kind: str) -> None:
+    torch.compiler.reset()
+    ours = from_torch(made({}, batch_first=True)).eval()
+    x = operands(to_torch(ours))
+    compiled = torch.compile(ours, fullgraph=True, backend="eager")
+    expected, _ = ours(*x, **masks(kind), need_weights=False)
+    torch.testing.assert_close(compiled(*x, **masks(kind), need_weights=False)[0], expected)
+
+
 def test_a_conversion_that_changes_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     theirs = made({}, batch_first=True)
     monkeypatch.setattr(torch_mha, "Dense", lambda allowed: rg.Dense(~allowed))
