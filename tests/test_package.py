@@ -75,7 +75,6 @@ LAYERS = [
     {"_dispatch"},
     {"_plan", "weights"},
     {"_attention", "_inspect", "_explain"},
-    {"cache"},
     {"nn"},
     {"adapters"},
     {"_replace"},
@@ -138,7 +137,6 @@ def public() -> dict[str, object]:
 def test_the_public_names_are_these() -> None:
     assert sorted(public()) == sorted(NAMES)
     assert isinstance(rg.nn, ModuleType)
-    assert isinstance(rg.cache, ModuleType)
     assert isinstance(rg.adapters, ModuleType)
 
 
