@@ -12,6 +12,9 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor
 
 torch.set_num_threads(1)
+with torch.device("meta"):
+    # torch lists what makes tensors when a default device is first used; it must not list the poisoned ones below.
+    torch.empty(0)
 settings.register_profile("regard", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("regard")
 

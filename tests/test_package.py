@@ -75,6 +75,7 @@ LAYERS = [
     {"_dispatch"},
     {"_plan", "weights"},
     {"_attention", "_inspect", "_explain"},
+    {"cache"},
     {"nn"},
     {"adapters"},
     {"_replace"},
@@ -137,6 +138,7 @@ def public() -> dict[str, object]:
 def test_the_public_names_are_these() -> None:
     assert sorted(public()) == sorted(NAMES)
     assert isinstance(rg.nn, ModuleType)
+    assert isinstance(rg.cache, ModuleType)
     assert isinstance(rg.adapters, ModuleType)
 
 

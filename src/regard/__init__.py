@@ -7,6 +7,7 @@ torch.Size([1, 4, 10, 8])
 """
 
 from regard import adapters as adapters
+from regard import cache as cache
 from regard import nn as nn
 from regard._attention import attention as attention
 from regard._errors import ArgumentError as ArgumentError

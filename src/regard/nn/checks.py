@@ -24,13 +24,19 @@ def check_tokens(name: str, x: Tensor, d_in: int | None = None) -> None:
         raise ShapeError(f"{name} must be (tokens, {features}) or (batch, tokens, {features}): got {tuple(x.shape)}.")
 
 
-def check_context_length(x: Tensor, context_length: int) -> None:
-    """Raise when ``x (…, L, d_in)`` has more than ``context_length`` tokens.
+def check_context_length(x: Tensor, context_length: int, past: int = 0) -> None:
+    """Raise when ``x (…, L, d_in)`` and the ``past`` tokens of a cache are more than ``context_length`` tokens.
 
     Raises:
         ShapeError: more tokens than that.
     """
     tokens = x.shape[-2]
+    if past and past + tokens > context_length:
+        raise ShapeError(
+            f"x has {tokens} tokens and the cache {past} before them, but this module was made with "
+            f"context_length={context_length}. Make it with context_length={past + tokens}, or start anew with an "
+            "empty cache."
+        )
     if tokens > context_length:
         raise ShapeError(
             f"x has {tokens} tokens, but this module was made with context_length={context_length}. Make it with "

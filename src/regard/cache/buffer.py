@@ -1,0 +1,74 @@
+"""Memory for keys and values that is appended to and never overwritten."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Buffer:
+    """Keys and values of consecutive tokens, with room for more.
+
+    Tokens are written behind the last one and dropped by moving the start, so that a view handed out keeps its content
+    for ever. When the room is used up, or when tokens at the end are taken back, the rest moves to new memory, twice as
+    large: a token is copied a bounded number of times on average.
+    """
+
+    def __init__(self, k: Tensor, v: Tensor, room: int) -> None:
+        self._start, self._stop = 0, k.shape[-2]
+        self._k, self._v = (_with_room(x, max(room, self._stop)) for x in (k, v))
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def extend(self, k: Tensor, v: Tensor, room: int, limit: int | None = None) -> None:
+        """Append ``k`` and ``v (…, Hkv, L, D)``; memory is for ``room`` tokens or more, and for ``limit`` at most."""
+        if any(x.requires_grad for x in (self._k, self._v, k, v)):
+            # Writing in place would cut the gradients of what was handed out before.
+            held_k, held_v = self.view()
+            self._move(torch.cat([held_k, k], -2), torch.cat([held_v, v], -2), room=0)
+            return
+        stop = self._stop + k.shape[-2]
+        if stop > self._k.shape[-2] or self._k.is_inference() != torch.is_inference_mode_enabled():
+            used = len(self) + k.shape[-2]
+            room = max(room, 2 * used)
+            self._move(*self.view(), room=room if limit is None else min(room, limit))
+            stop = self._stop + k.shape[-2]
+        for memory, x in ((self._k, k), (self._v, v)):
+            memory[..., self._stop : stop, :] = x
+        self._stop = stop
+
+    def view(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens, without a copy."""
+        length = len(self)
+        if self._k.requires_grad or self._v.requires_grad:
+            return self._k.narrow(-2, self._start, length), self._v.narrow(-2, self._start, length)
+        # .data has a version counter of its own: writing behind a view does not change it, and nobody need think so.
+        return self._k.data.narrow(-2, self._start, length), self._v.data.narrow(-2, self._start, length)
+
+    def drop(self, tokens: int) -> None:
+        """Drop the first ``tokens`` tokens."""
+        self._start += tokens
+
+    def keep(self, tokens: int) -> None:
+        """Keep only the first ``tokens`` tokens."""
+        k, v = self.view()
+        self._move(k.narrow(-2, 0, tokens), v.narrow(-2, 0, tokens), room=self._k.shape[-2])
+
+    def reorder(self, index: Tensor) -> None:
+        """Take the batch entries ``index``."""
+        k, v = self.view()
+        self._move(k.index_select(0, index), v.index_select(0, index), room=self._k.shape[-2])
+
+    def _move(self, k: Tensor, v: Tensor, room: int) -> None:
+        self._start, self._stop = 0, k.shape[-2]
+        self._k, self._v = (_with_room(x, max(room, self._stop)) for x in (k, v))
+
+
+def _with_room(x: Tensor, room: int) -> Tensor:
+    """New memory of ``room`` tokens that begins with ``x``; ``x`` itself where a gradient flows through it."""
+    if x.requires_grad:
+        return x
+    memory = x.new_empty((*x.shape[:-2], room, x.shape[-1]))
+    memory[..., : x.shape[-2], :] = x
+    return memory

@@ -1,0 +1,55 @@
+"""Whether a mask needs keys that a cache has dropped."""
+
+from __future__ import annotations
+
+import torch
+
+from regard._coordinates import Frame
+from regard._errors import ArgumentError
+from regard.cache.base import Cache
+from regard.masks import Mask
+
+_STRIP_PAIRS = 1 << 20
+
+
+def check_reach(mask: Mask, cache: Cache, q_len: int, *, batch: int, heads: int, device: torch.device) -> None:
+    """Raise when one of the next ``q_len`` queries may see a key that ``cache`` has dropped.
+
+    Of a mask with an interval form it costs O(q_len); of any other, one evaluation of the dropped pairs, in strips.
+
+    Args:
+        mask: what the queries may see.
+        cache: before the keys of these queries are appended.
+        q_len: number of queries, at positions ``cache.length`` onwards.
+        batch: batch entries of the call.
+        heads: query heads of the call.
+        device: where the call runs.
+
+    Raises:
+        ArgumentError: with the mask, the positions of the dropped keys, and what to do.
+        ShapeError: a mask by row and column that is not written for every token so far.
+    """
+    gone = cache.dropped
+    if not gone or not q_len:
+        return
+    frame = Frame.of(batch, heads, q_len, cache.length + q_len, device=device)
+    mask.check(frame)
+    if _sees(mask, frame, gone):
+        first, last = cache.length, cache.length + q_len - 1
+        raise ArgumentError(
+            f"the mask {mask!r} lets a query at position {first} … {last} see keys at positions "
+            f"{gone.start} … {gone.stop - 1}, which {cache!r} has dropped. Use a FullCache, a wider window or a mask "
+            "that stays within it, such as mask & SlidingWindow.of_width(window)."
+        )
+
+
+def _sees(mask: Mask, frame: Frame, columns: range) -> bool:
+    rows = mask.intervals(frame)
+    if rows is not None:
+        return bool((rows.start.clamp(min=columns.start) < rows.stop.clamp(max=columns.stop)).any())
+    width = max(_STRIP_PAIRS // (frame.batch * frame.heads * frame.q_len), 1)
+    everyone = slice(0, frame.q_len)
+    return any(
+        bool(mask.allowed(frame.tile(everyone, slice(j, min(j + width, columns.stop)))).any())
+        for j in range(columns.start, columns.stop, width)
+    )
