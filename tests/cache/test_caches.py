@@ -72,7 +72,7 @@ def test_nothing_done_later_changes_what_was_returned(make: Callable[[], Cache])
         returned.append((pair, [x.clone() for x in pair]))
         if step % 4 == 3:
             cache.crop(cache.length - 1)
-            fed(cache, 2)
+            cache.append(*tokens(900, 902))
             cache.reorder(torch.tensor([1, 0]))
             cache.reorder(torch.tensor([1, 0]))
     cache.reset()

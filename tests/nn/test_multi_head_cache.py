@@ -182,6 +182,15 @@ def test_a_mask_that_needs_dropped_keys_is_refused_and_the_cache_stays(
     assert cache.length == 7
 
 
+@pytest.mark.parametrize("make_cache", [FullCache, lambda: RollingCache(WINDOW)], ids=["full", "rolling"])
+def test_a_mask_of_another_size_is_refused_and_the_cache_stays(make_cache: Callable[[], Cache]) -> None:
+    module, cache = make(mask=NEAR), make_cache()
+    in_parts(module, tokens(7), [7], cache)
+    with pytest.raises(rg.ShapeError, match="Dense"):
+        module(tokens(2), cache=cache, mask=rg.Dense(torch.ones(2, 7, dtype=torch.bool)))
+    assert cache.length == 7
+
+
 def test_the_reach_of_a_mask_without_intervals_is_asked_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("regard.cache.reach._STRIP_PAIRS", 1)
     mask = rg.Causal() & rg.Predicate(lambda b, h, q, k: (k != 1) & (k != 0))

@@ -27,14 +27,12 @@ def check_reach(mask: Mask, cache: Cache, q_len: int, *, batch: int, heads: int,
 
     Raises:
         ArgumentError: with the mask, the positions of the dropped keys, and what to do.
-        ShapeError: a mask by row and column that is not written for every token so far.
+        ShapeError: a mask that is written for other sizes; one by row and column counts every token so far.
     """
-    gone = cache.dropped
-    if not gone or not q_len:
-        return
     frame = Frame.of(batch, heads, q_len, cache.length + q_len, device=device)
     mask.check(frame)
-    if _sees(mask, frame, gone):
+    gone = cache.dropped
+    if gone and q_len and _sees(mask, frame, gone):
         first, last = cache.length, cache.length + q_len - 1
         raise ArgumentError(
             f"the mask {mask!r} lets a query at position {first} … {last} see keys at positions "
