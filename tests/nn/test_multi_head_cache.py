@@ -45,7 +45,7 @@ def tokens(length: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(2, length, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(length)).to(dtype)
 
 
-def in_parts(module: nn.Module, x: Tensor, sizes: list[int], cache: Cache, **arguments: object) -> Tensor:
+def in_parts(module: Callable[..., Tensor], x: Tensor, sizes: list[int], cache: Cache, **arguments: object) -> Tensor:
     with torch.no_grad():
         return torch.cat([module(part, cache=cache, **arguments) for part in x.split(sizes, 1)], 1)
 
@@ -150,6 +150,14 @@ def test_beams_that_change_places_go_on_with_their_own_past(make_cache: Callable
     cache.reorder(index)
     after = in_parts(module, x[index, 9:], [2, 2], cache)
     torch.testing.assert_close(after, module(x[index])[:, 9:])
+
+
+@pytest.mark.parametrize("make_cache", [FullCache, lambda: FullCache(max_length=23)], ids=["growing", "preallocated"])
+def test_steps_over_a_full_cache_are_one_graph_each(make_cache: Callable[[], Cache]) -> None:
+    torch.compiler.reset()
+    module, x = make(torch.float32, rope=RotaryEmbedding(4)), tokens(8, torch.float32)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(in_parts(compiled, x, [3, 3, 1, 1], make_cache()), module(x))
 
 
 def test_gradients_through_a_cache_are_those_of_one_pass() -> None:

@@ -29,7 +29,9 @@ class Buffer:
             self._move(torch.cat([held_k, k], -2), torch.cat([held_v, v], -2), room=0)
             return
         stop = self._stop + k.shape[-2]
-        if stop > self._k.shape[-2] or self._k.is_inference() != torch.is_inference_mode_enabled():
+        # Memory taken in inference mode may not be written outside of it. The compiler cannot ask, and need not.
+        foreign = not torch.compiler.is_compiling() and self._k.is_inference() != torch.is_inference_mode_enabled()
+        if stop > self._k.shape[-2] or foreign:
             used = len(self) + k.shape[-2]
             room = max(room, 2 * used)
             self._move(*self.view(), room=room if limit is None else min(room, limit))
