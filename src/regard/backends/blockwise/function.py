@@ -56,7 +56,12 @@ class _Blockwise(torch.autograd.Function):
         q, k, v = visible_only(call, q, k, v)
         rows = forward(call, q, k, v)
         ctx.call = call
-        ctx.save_for_backward(q, k, v, rows.out, rows.lse, rows.entropy, sinks, *score_tensors)
+        ctx.score_tensors = score_tensors
+        # The backward pass reads these again: saved, autograd notices when one was changed in place.
+        frame = call.frame
+        reread = (sinks, *score_tensors, *call.mask.tensors(), frame.q_positions, frame.k_positions)
+        counted = (t for t in reread if t is not None and not t.is_inference())
+        ctx.save_for_backward(q, k, v, rows.out, rows.lse, rows.entropy, *counted)
         ctx.set_materialize_grads(False)
         if rows.max_logit is not None:
             ctx.mark_non_differentiable(rows.max_logit)
@@ -64,18 +69,19 @@ class _Blockwise(torch.autograd.Function):
 
     @staticmethod
     def backward(
-        ctx: Any, g_out: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, _: Tensor | None
+        ctx: Any, g_out: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, g_max: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        q, k, v, out, lse, entropy, sinks, *score_tensors = ctx.saved_tensors
+        q, k, v, out, lse, entropy, *_ = ctx.saved_tensors
+        score_tensors: tuple[Tensor, ...] = ctx.score_tensors
         with torch.no_grad(), without_autocast(q.device):
             g = torch.zeros_like(out) if g_out is None else g_out.to(out.dtype)
             given = RowGradients(g, g_lse, g_entropy)
             own = backward(call, q, k, v, RowStats(out, lse, entropy, None), given)
         grads: list[Tensor | None] = [own.q.to(q.dtype), own.k.to(k.dtype), own.v.to(v.dtype)]
-        grads += [None if own.sinks is None else own.sinks.to(sinks.dtype)]
+        grads += [None if own.sinks is None or call.sinks is None else own.sinks.to(call.sinks.dtype)]
         grads += [
             None if grad is None else grad.to(t.dtype) for grad, t in zip(own.score_tensors, score_tensors, strict=True)
         ]
-        anchors = (call.q, call.k, call.v, *((sinks,) if sinks is not None else ()), *score_tensors, g_out, g_lse)
+        anchors = (call.q, call.k, call.v, call.sinks, *score_tensors, g_out, g_lse)
         return (None, *refuse_second(grads, anchors))
