@@ -28,7 +28,7 @@ _SIGN = _signed(0x80000000)
 
 def draw_seed() -> int:
     """One int64 from torch's default CPU generator, so that `torch.manual_seed` fixes the dropout of the next calls."""
-    return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64))
+    return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device="cpu"))
 
 
 def mix32(x: Tensor) -> Tensor:

@@ -55,7 +55,8 @@ def _block_map(call: Call) -> BlockMap:
     frame = call.frame
     if frame.q_len <= BLOCK[0] and frame.k_len <= _LEAST_COLUMNS and not isinstance(call.mask, Everything):
         # Too small for skipping to pay: everything PARTIAL.
-        grid = torch.full((1, 1, 1, -(-frame.k_len // BLOCK[1])), Coverage.PARTIAL, dtype=torch.uint8)
+        columns = -(-frame.k_len // BLOCK[1])
+        grid = torch.full((1, 1, 1, columns), Coverage.PARTIAL, dtype=torch.uint8, device="cpu")
         return from_grid(grid, frame.q_len, frame.k_len, BLOCK)
     block_map = call.mask.block_map(frame, BLOCK)
     if block_map.heads == 1:

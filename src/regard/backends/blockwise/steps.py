@@ -207,12 +207,12 @@ class Gather(Step):
     @cached_property
     def _columns(self) -> tuple[Tensor, Tensor]:
         """The column of each place, and whether the place is an item's own."""
-        column = torch.zeros((len(self.items), self.columns), dtype=torch.int64)
-        real = torch.zeros((len(self.items), self.columns), dtype=torch.bool)
+        column = torch.zeros((len(self.items), self.columns), dtype=torch.int64, device="cpu")
+        real = torch.zeros((len(self.items), self.columns), dtype=torch.bool, device="cpu")
         for n, item in enumerate(self.items):
             place = 0
             for start, stop in item.ranges:
-                column[n, place : place + stop - start] = torch.arange(start, stop)
+                column[n, place : place + stop - start] = torch.arange(start, stop, device="cpu")
                 place += stop - start
             real[n, :place] = True
         return column, real
