@@ -96,6 +96,21 @@ def test_vmap_over_a_batch(mask: rg.Mask) -> None:
     torch.testing.assert_close(mapped, rg.attention(q, k, v, **arguments))
 
 
+@pytest.mark.parametrize(
+    ("each", "given"),
+    [
+        (torch.arange(12).view(3, 4) // 2, lambda x: {"mask": rg.Document(x)}),
+        (torch.arange(3)[:, None] + 1, lambda x: {"mask": rg.Causal() & rg.Padding(x)}),
+        (torch.arange(12).view(3, 4), lambda x: {"mask": rg.SlidingWindow(1), "q_positions": x}),
+    ],
+    ids=["ids", "lengths", "positions"],
+)
+def test_vmap_over_what_decides_who_sees_whom(each: Tensor, given: Callable[[Tensor], dict[str, Any]]) -> None:
+    q = torch.randn(1, 2, 4, 5, generator=torch.Generator().manual_seed(0))
+    mapped = torch.func.vmap(lambda x: rg.attention(q, q, q, **given(x)))(each)
+    torch.testing.assert_close(mapped, torch.stack([rg.attention(q, q, q, **given(x)) for x in each]))
+
+
 def test_vmap_over_queries_alone() -> None:
     q, k, v = torch.randn(6, 2, 5, 8), torch.randn(2, 7, 8), torch.randn(2, 7, 6)
     mapped = torch.func.vmap(lambda q: rg.attention(q, k, v, mask=rg.Causal(), backend="reference"))(q)

@@ -121,12 +121,11 @@ class Backend(ABC):
 
 
 def transformed(call: Call) -> bool:
-    """True when an operand is inside a `torch.func` transform or carries a forward-mode tangent."""
+    """True when a tensor of the call is inside a `torch.func` transform, or an operand carries a tangent."""
     if torch.compiler.is_compiling():
         return False
-    tensors = [call.q, call.k, call.v, *((call.sinks,) if call.sinks is not None else ()), *call.score_tensors()]
+    operands = [call.q, call.k, call.v, *((call.sinks,) if call.sinks is not None else ()), *call.score_tensors()]
+    positions = [p for p in (call.frame.q_positions, call.frame.k_positions) if p is not None]
     return any(
-        torch._C._functorch.is_functorch_wrapped_tensor(t)
-        or torch.autograd.forward_ad.unpack_dual(t).tangent is not None
-        for t in tensors
-    )
+        torch._C._functorch.is_functorch_wrapped_tensor(t) for t in (*operands, *call.mask.tensors(), *positions)
+    ) or any(torch.autograd.forward_ad.unpack_dual(t).tangent is not None for t in operands)
