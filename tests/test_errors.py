@@ -1,6 +1,7 @@
 """Bad input: every error states the rule, what was given and the repair, before anything is computed or drawn."""
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -309,6 +310,7 @@ BUILT: list[tuple[type[RegardError], str, Callable[[], object]]] = [
     (KindError, r"SlidingWindow's left must be an int: got True", lambda: rg.SlidingWindow(True)),
     (ArgumentError, r"of_width's width must be at least 1: got 0", lambda: rg.SlidingWindow.of_width(0)),
     (ArgumentError, r"Prefix's length must be at least 0: got -1", lambda: rg.Prefix(-1)),
+    (ArgumentError, r"right must be at most 2\*\*62, as positions are int64", lambda: rg.SlidingWindow(0, sys.maxsize)),
     (ArgumentError, r"Chunked's size must be at least 1: got 0", lambda: rg.Chunked(0)),
     (ArgumentError, r"Dilated's step must be at least 1: got 0", lambda: rg.Dilated(0)),
     (KindError, r"ids must be an integer tensor: got \[0, 1\]", lambda: rg.Document([0, 1])),  # type: ignore[arg-type]

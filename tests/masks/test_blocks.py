@@ -157,7 +157,7 @@ def test_repr_counts_the_blocks() -> None:
     assert repr(blocks) == "<BlockMap 130 x 130 in blocks of 64 x 64: 3 EMPTY, 3 PARTIAL, 3 FULL>"
 
 
-@pytest.mark.parametrize("block", [(0, 4), (4, -1), (4,), (4.0, 4), (4, 4, 4)])
+@pytest.mark.parametrize("block", [(0, 4), (4, -1), (4,), (4.0, 4), (4, 4, 4), (True, 4), 4])
 def test_a_block_has_two_positive_sides(block: Any) -> None:
     with pytest.raises(ArgumentError, match=r"block must be two positive ints \(rows, columns\): got"):
         rg.Causal().blocks(8, 8, block)

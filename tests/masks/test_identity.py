@@ -109,6 +109,12 @@ def test_the_repr_of_a_tensor_free_mask_evaluates_back(mask: rg.Mask) -> None:
     assert eval(repr(mask), {name: getattr(rg, name) for name in dir(rg)}) == mask
 
 
+def test_masks_made_in_inference_mode_have_a_hash() -> None:
+    with torch.inference_mode():
+        mask = rg.Dense(TABLE.clone()) & rg.Causal()
+    assert hash(mask) == hash(mask)
+
+
 def test_the_repr_puts_parentheses_where_they_are_needed() -> None:
     a, b, c = rg.Causal(), rg.Prefix(1), rg.Dilated(2)
     assert repr((a | b) & c) == "(Causal() | Prefix(1)) & Dilated(2)"

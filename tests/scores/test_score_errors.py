@@ -25,6 +25,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
     ),
     (lambda: rg.Bias(1.0), rg.KindError, r"Bias takes a float tensor that is added to the scores: got 1.0"),  # type: ignore[arg-type]
     (lambda: rg.Bias(torch.ones(1, 1, 1, 1, 1)), rg.ShapeError, r"at most 4 dims: got 5"),
+    (lambda: rg.RelativeBias(2.5), rg.KindError, r"RelativeBias's num_heads must be an int: got 2.5"),  # type: ignore[arg-type]
     (lambda: rg.RelativeBias(2, buckets=7), rg.ArgumentError, r"even number of buckets.*got num_heads=2, buckets=7"),
     (
         lambda: rg.RelativeBias(2, buckets=32, max_distance=8),

@@ -86,6 +86,7 @@ def test_several_leading_dims_take_any_index(backend: str) -> None:
         ((0, [True]), rg.ArgumentError, "a bool index of a dim of size 4 has as many entries: got 1"),
         (None, rg.KindError, "indexed by ints, slices, .*: got None"),
         (1.0, rg.KindError, "indexed by ints, slices, .*: got 1.0"),
+        (np.array([0, 1]), rg.KindError, r"indexed by ints, slices, .*: got array\(\[0, 1\]\)"),
         (True, rg.KindError, "indexed by ints, slices, .*: got True"),
         (torch.zeros(2), rg.KindError, "an index tensor holds ints or bools: got float32"),
         (torch.ones(2, 4, dtype=torch.bool), rg.KindError, r"1-D tensor of ints or bools: got bool \(2, 4\)"),

@@ -133,6 +133,10 @@ def test_segments(case: Case) -> None:
         same(case, weights.segments(ids), expected)
 
 
+def test_segments_that_no_key_is_in(weights: rg.AttentionWeights) -> None:
+    assert weights.segments([-5] * 11).shape == (2, 4, 7, 0)
+
+
 def test_pool(case: Case, backend: str) -> None:
     weights, dense = look(case, backend)
     q_len, k_len = dense.shape[2:]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _STRIP_PAIRS = 1 << 22
+_MOST = 1 << 62
 
 
 class Mask(ABC):
@@ -97,7 +98,7 @@ class Mask(ABC):
         return all(a is b for a, b in zip(self.tensors(), other.tensors(), strict=True))
 
     def __hash__(self) -> int:
-        return hash((self._key(), tuple((id(t), t._version) for t in self.tensors())))
+        return hash((self._key(), tuple((id(t), version(t)) for t in self.tensors())))
 
     def equal(self, other: Mask) -> bool:
         """True when both have the same structure and tensors of the same content."""
@@ -174,7 +175,7 @@ class Mask(ABC):
         >>> Causal().blocks(1_000_000, 1_000_000)
         <BlockMap 1000000 x 1000000 in blocks of 64 x 64: 122062500 EMPTY, 15625 PARTIAL, 122062500 FULL>
         """
-        if len(block) != 2 or not all(isinstance(n, int) and n > 0 for n in block):
+        if not isinstance(block, tuple | list) or len(block) != 2 or not all(type(n) is int and n > 0 for n in block):
             raise ArgumentError(f"block must be two positive ints (rows, columns): got {block!r}.")
         frame = self.frame(q_len, k_len, q_positions, k_positions, batch=batch, heads=heads)
         self.check(frame)
@@ -292,12 +293,14 @@ def checked_int(name: str, value: object, least: int) -> int:
 
     Raises:
         KindError: no int.
-        ArgumentError: too small.
+        ArgumentError: too small, or so large that its sum with a position would overflow.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise KindError(f"{name} must be an int: got {describe(value)}.")
     if value < least:
         raise ArgumentError(f"{name} must be at least {least}: got {value}.")
+    if value > _MOST:
+        raise ArgumentError(f"{name} must be at most 2**62, as positions are int64: got {value}.")
     return value
 
 
@@ -317,6 +320,11 @@ def check_device(name: str, tensor: Tensor, frame: Frame) -> None:
             f"{name} must be on the device of q, k and v ({frame.device}): got {describe(tensor)}. "
             f"Move the mask with .to({str(frame.device)!r})."
         )
+
+
+def version(tensor: Tensor) -> int | None:
+    """How often ``tensor`` was changed in place; None for inference tensors, which do not count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def summary(tensor: Tensor) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from regard._coordinates import Coordinates, Frame
-from regard._errors import ArgumentError, ShapeError
+from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard.scores.base import ScoreModification, Sums, check_device
 
 
@@ -28,6 +28,7 @@ class RelativeBias(nn.Module, ScoreModification):
         table: parameter ``(buckets, H)``, zero at first.
 
     Raises:
+        KindError: sizes that are no ints.
         ArgumentError: sizes that leave a direction without buckets.
     """
 
@@ -39,6 +40,9 @@ class RelativeBias(nn.Module, ScoreModification):
         bidirectional: bool = True,  # noqa: FBT001  (T5's own argument order)
     ) -> None:
         super().__init__()
+        for name, size in (("num_heads", num_heads), ("buckets", buckets), ("max_distance", max_distance)):
+            if not isinstance(size, int) or isinstance(size, bool):
+                raise KindError(f"RelativeBias's {name} must be an int: got {describe(size)}.")
         exact = (buckets // 2 if bidirectional else buckets) // 2
         if num_heads < 1 or exact < 1 or (bidirectional and buckets % 2) or max_distance <= exact:
             raise ArgumentError(

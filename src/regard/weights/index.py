@@ -68,15 +68,18 @@ def _axis(index: object, size: int, device: torch.device) -> _Axis:
             return _Axis(slice(places.start, max(places.start, places.stop)), True)
         return _Axis(torch.arange(places.start, places.stop, places.step, device=device), True)
     if isinstance(index, list):
-        index = torch.tensor(index, dtype=None if index else torch.int64)
+        index = torch.tensor(index, dtype=None if index else torch.int64, device=device)
     if isinstance(index, Tensor) and index.ndim == 1:
         return _Axis(_checked_places(index, size).to(device), True)
-    if isinstance(index, bool) or not hasattr(index, "__index__") or (isinstance(index, Tensor) and index.ndim):
+    try:
+        if isinstance(index, bool) or (isinstance(index, Tensor) and index.ndim):
+            raise TypeError
+        place = operator.index(cast(SupportsIndex, index))
+    except TypeError:
         raise KindError(
             "weights are indexed by ints, slices, '...' and one list or 1-D tensor of ints or bools: got "
             f"{describe(index)}."
-        )
-    place = operator.index(cast(SupportsIndex, index))
+        ) from None
     if not -size <= place < size:
         raise ArgumentError(f"an index of a dim of size {size} lies in {-size} … {size - 1}: got {place}.")
     return _Axis(slice(place % size, place % size + 1), False)

@@ -76,7 +76,7 @@ class Segments(Reduction):
     """
 
     def __init__(self, call: Call, ids: Tensor) -> None:
-        self._count = int(ids.max()) + 1 if ids.numel() else 0
+        self._count = max(int(ids.max()) + 1, 0) if ids.numel() else 0
         # What is in no segment goes to one more, which is cut off at the end.
         self._ids = torch.where(ids < 0, self._count, ids)[:, None, None]
         shape = (*call.q.shape[:3], self._count + 1)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from regard._call import Call
 from regard._errors import StaleError
+from regard.masks.base import version
 
 
 class Versions:
@@ -17,7 +18,7 @@ class Versions:
     """
 
     def __init__(self, call: Call, lse: Tensor) -> None:
-        self._seen = [(name, tensor, _version(tensor)) for name, tensor in _named(call, lse)]
+        self._seen = [(name, tensor, version(tensor)) for name, tensor in _named(call, lse)]
 
     def check(self) -> None:
         """Raise if a counter has moved.
@@ -25,7 +26,7 @@ class Versions:
         Raises:
             StaleError: with the names of what was changed.
         """
-        changed = [name for name, tensor, version in self._seen if _version(tensor) != version]
+        changed = [name for name, tensor, before in self._seen if version(tensor) != before]
         if changed:
             raise StaleError(
                 f"these weights are computed when they are read, and {' and '.join(changed)} "
@@ -40,7 +41,3 @@ def _named(call: Call, lse: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield from ((f"a tensor of {mod!r}", t) for mod in call.score_mods for t in mod.tensors(call.q.device))
     optional = (("sinks", call.sinks), ("q_positions", call.frame.q_positions), ("k_positions", call.frame.k_positions))
     yield from ((name, t) for name, t in optional if t is not None)
-
-
-def _version(tensor: Tensor) -> int | None:
-    return None if tensor.is_inference() else tensor._version
