@@ -132,7 +132,8 @@ def test_import_patches_nothing(fresh_imports: list[dict[str, object]]) -> None:
 
 
 def public() -> dict[str, object]:
-    return {n: v for n, v in vars(rg).items() if not n.startswith("_") and not isinstance(v, ModuleType)}
+    found = {name: getattr(rg, name) for name in dir(rg) if not name.startswith("_")}
+    return {name: value for name, value in found.items() if not isinstance(value, ModuleType)}
 
 
 def test_the_public_names_are_these() -> None:

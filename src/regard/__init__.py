@@ -6,9 +6,9 @@
 torch.Size([1, 4, 10, 8])
 """
 
-from regard import adapters as adapters
-from regard import cache as cache
-from regard import nn as nn
+import typing as _typing
+from importlib import import_module as _import_module
+
 from regard._attention import attention as attention
 from regard._errors import ArgumentError as ArgumentError
 from regard._errors import KindError as KindError
@@ -22,8 +22,6 @@ from regard._inspect import Inspection as Inspection
 from regard._inspect import inspect as inspect
 from regard._merge import merge as merge
 from regard._plan import Plan as Plan
-from regard._replace import Replacement as Replacement
-from regard._replace import replace as replace
 from regard.masks import Causal as Causal
 from regard.masks import Chunked as Chunked
 from regard.masks import Dense as Dense
@@ -44,4 +42,33 @@ from regard.scores import ScoreModification as ScoreModification
 from regard.scores import Softcap as Softcap
 from regard.weights import AttentionWeights as AttentionWeights
 
+if _typing.TYPE_CHECKING:
+    from regard import adapters as adapters
+    from regard import cache as cache
+    from regard import nn as nn
+    from regard._replace import Replacement as Replacement
+    from regard._replace import replace as replace
+
 __version__ = "0.1.0"
+
+_ON_FIRST_USE = {
+    "adapters": "regard.adapters",
+    "cache": "regard.cache",
+    "nn": "regard.nn",
+    "replace": "regard._replace",
+    "Replacement": "regard._replace",
+}
+"""Names whose module is imported when they are first used, so that ``import regard`` stays cheap."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _ON_FIRST_USE:
+        raise AttributeError(f"module 'regard' has no attribute {name!r}")
+    module = _import_module(_ON_FIRST_USE[name])
+    found = module if module.__name__ == f"regard.{name}" else getattr(module, name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

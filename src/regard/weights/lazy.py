@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
@@ -291,7 +292,7 @@ class AttentionWeights(NotATensor):
             results = stream(self._call, self._lse, reductions, rows=rows, within=within)
         return [self._call.restore(x) for x in results]
 
-    def _no_autocast(self) -> torch.autocast:
+    def _no_autocast(self) -> AbstractContextManager[object]:
         """The operands were cast when attention ran; whoever reads the weights under autocast must not cast again."""
         return without_autocast(self.device)
 
