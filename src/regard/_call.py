@@ -65,8 +65,15 @@ class Call:
 
     def score_tensors(self) -> tuple[Tensor, ...]:
         """The tensors of the score changes that may want a gradient, each once, wherever it is used."""
-        found = {id(t): t for mod in self.score_mods for t in mod.tensors(self.q.device)}
+        found = {id(t): t for mod in self.score_mods for t in self.tensors_of(mod)}
         return tuple(found.values())
+
+    def tensors_of(self, mod: ScoreModification) -> tuple[Tensor, ...]:
+        """The tensors of one score change that may want a gradient."""
+        empty = 0 in (*self.q.shape[:3], self.frame.k_len)
+        frame = Frame(1, 1, 1, 1, device=self.q.device) if empty else self.frame
+        one = slice(0, 1)
+        return mod.tensors(frame.tile(one, one, one, one), self.accumulation_dtype)
 
     @property
     def needs_grad(self) -> bool:

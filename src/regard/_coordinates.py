@@ -46,6 +46,14 @@ class Coordinates:
         """The shape that the six tensors broadcast to."""
         return torch.Size(torch.broadcast_shapes(*(x.shape for x in (self.b, self.h, self.i, self.j))))
 
+    def first(self) -> Coordinates:
+        """The coordinates of the first pair."""
+
+        def one(x: Tensor) -> Tensor:
+            return x[(slice(0, 1),) * x.ndim]
+
+        return Coordinates(one(self.b), one(self.h), one(self.i), one(self.j), one(self.q), one(self.k))
+
     def pick(self, index: Tensor, shape: torch.Size) -> Coordinates:
         """The coordinates of one pair: a flat index into ``shape``, to which the tensors broadcast."""
 

@@ -102,3 +102,12 @@ def test_training_a_bias_learns_it(name: str) -> None:
         optimiser.step()
     assert int(mod.bias.argmax()) == 2
     assert float(mod.bias.detach().softmax(0)[2]) > 0.9
+
+
+@pytest.mark.parametrize("name", ["reference", "blockwise"])
+def test_a_function_is_tried_only_at_places_and_in_the_dtype_of_the_call(name: str) -> None:
+    table = torch.zeros(3, 5, dtype=torch.float64, requires_grad=True)
+    mod = rg.ScoreMod(lambda s, b, h, q, k: torch.lerp(s, table[q - 100, k].expand_as(s), 0.5))
+    x = torch.ones(1, 5, 2, dtype=torch.float64)
+    rg.attention(x[:, :3], x, x, score_mod=mod, q_positions=torch.arange(100, 103), backend=name).sum().backward()
+    assert table.grad is not None

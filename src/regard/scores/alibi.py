@@ -64,7 +64,7 @@ class Alibi(TensorHolder, ScoreModification):
         if self.slopes.shape[0] != frame.heads:
             raise ShapeError(f"Alibi has {self.slopes.shape[0]} slopes, but the call has {frame.heads} query heads.")
 
-    def tensors(self, device: torch.device | None = None) -> tuple[Tensor, ...]:
+    def tensors(self, at: Coordinates | None = None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
         return (self.slopes,)
 
     def extra_repr(self) -> str:

@@ -28,8 +28,13 @@ class ScoreModification(ABC):
     def check(self, frame: Frame) -> None:  # noqa: B027  (most score changes fit every call)
         """Raise when this score change's tensors do not fit a call of this size."""
 
-    def tensors(self, device: torch.device | None = None) -> tuple[Tensor, ...]:
-        """The floating-point tensors that may want a gradient, for a call on ``device``."""
+    def tensors(self, at: Coordinates | None = None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+        """The floating-point tensors that may want a gradient.
+
+        Args:
+            at: any one pair of the call, for a score change that has to be tried; default: positions 0 on the CPU.
+            dtype: of the call's scores.
+        """
         return ()
 
     def backward(self, s: Tensor, grad: Tensor, at: Coordinates, sums: Sums) -> Tensor:
@@ -37,7 +42,7 @@ class ScoreModification(ABC):
 
         The default differentiates `modify` on the tile. A subclass that knows its derivative overrides this.
         """
-        wanted = [t for t in self.tensors(s.device) if t.requires_grad]
+        wanted = [t for t in self.tensors(at.first(), s.dtype) if t.requires_grad]
         with torch.enable_grad():
             leaf = s.detach().requires_grad_()
             out = self.modify(leaf, at)

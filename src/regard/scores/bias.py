@@ -69,7 +69,7 @@ class Bias(TensorHolder, ScoreModification):
                 "H counts query heads."
             )
 
-    def tensors(self, device: torch.device | None = None) -> tuple[Tensor, ...]:
+    def tensors(self, at: Coordinates | None = None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
         return (self.bias,)
 
     def extra_repr(self) -> str:

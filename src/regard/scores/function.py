@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from regard._coordinates import Coordinates
+from regard._coordinates import Coordinates, Frame
 from regard._errors import KindError, ShapeError, describe
 from regard.scores.base import ScoreModification
 
@@ -44,14 +44,14 @@ class ScoreMod(nn.Module, ScoreModification):
     def bounded_derivative(self) -> bool:
         return False
 
-    def tensors(self, device: torch.device | None = None) -> tuple[Tensor, ...]:
+    def tensors(self, at: Coordinates | None = None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
         """The leaf tensors that the function's result depends on and that require a gradient."""
         if isinstance(self.fn, nn.Module):
             return tuple(p for p in self.fn.parameters() if p.requires_grad)
         # Ask autograd instead of the closure: whatever the function reaches shows up as a leaf of its graph.
-        zero = torch.zeros((1, 1, 1, 1), dtype=torch.int64, device=device)
+        at = Frame(1, 1, 1, 1).everywhere() if at is None else at
         with torch.enable_grad():
-            out = self.fn(torch.zeros((1, 1, 1, 1), device=device), zero, zero, zero, zero)
+            out = self.fn(torch.zeros((1, 1, 1, 1), dtype=dtype, device=at.q.device), at.b, at.h, at.q, at.k)
         if not isinstance(out, Tensor) or out.grad_fn is None:
             return ()
         leaves: dict[int, Tensor] = {}

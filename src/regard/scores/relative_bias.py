@@ -85,7 +85,7 @@ class RelativeBias(nn.Module, ScoreModification):
         if self.num_heads != frame.heads:
             raise ShapeError(f"RelativeBias has {self.num_heads} heads, but the call has {frame.heads} query heads.")
 
-    def tensors(self, device: torch.device | None = None) -> tuple[Tensor, ...]:
+    def tensors(self, at: Coordinates | None = None, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
         return (self.table,)
 
     def extra_repr(self) -> str:

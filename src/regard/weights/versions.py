@@ -38,6 +38,6 @@ class Versions:
 def _named(call: Call, lse: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield from (("q", call.q), ("k", call.k), ("lse", lse))
     yield from ((f"a tensor of the mask {call.mask!r}", t) for t in call.mask.tensors())
-    yield from ((f"a tensor of {mod!r}", t) for mod in call.score_mods for t in mod.tensors(call.q.device))
+    yield from ((f"a tensor of {mod!r}", t) for mod in call.score_mods for t in call.tensors_of(mod))
     optional = (("sinks", call.sinks), ("q_positions", call.frame.q_positions), ("k_positions", call.frame.k_positions))
     yield from ((name, t) for name, t in optional if t is not None)
