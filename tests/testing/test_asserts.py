@@ -53,6 +53,13 @@ def x() -> Tensor:
     return torch.randn(3, 7, 5)
 
 
+@pytest.mark.parametrize("assertion", [assert_causal, assert_batch_invariant])
+@pytest.mark.parametrize("shape", [(1, 1, 5), (7, 5)])
+def test_an_input_that_proves_nothing_is_refused(assertion: Any, shape: tuple[int, ...]) -> None:
+    with pytest.raises(rg.ShapeError, match="or any module would pass: got float32"):
+        assertion(Toy(), torch.zeros(shape))
+
+
 def test_a_causal_module_passes(x: Tensor) -> None:
     assert_causal(Toy(), x)
     assert_causal(Toy(rg.SlidingWindow(2)), x)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from regard._errors import ShapeError, describe
 from regard.masks import Padding
 
 Module = Callable[..., Any]
@@ -28,7 +29,9 @@ def assert_causal(module: Module, x: Tensor, *, tolerance: float = 1e-5) -> None
 
     Raises:
         AssertionError: a token that saw its future, and the token that it saw.
+        ShapeError: an input on which nothing can be seen.
     """
+    _check_input(x, tokens=2)
     with _evaluating(module):
         before = _run(module, x)
         for cut in range(x.shape[1] - 1, 0, -1):
@@ -63,7 +66,9 @@ def assert_padding_invariant(
 
     Raises:
         AssertionError: the batch entry and the token that saw padding.
+        ShapeError: an input without batch entries.
     """
+    _check_input(x)
     with _evaluating(module):
         before = _run(module, x, **masked(lengths))
         changed = x.clone()
@@ -96,7 +101,9 @@ def assert_batch_invariant(module: Module, x: Tensor, *, tolerance: float = 1e-5
 
     Raises:
         AssertionError: the batch entry and the token that saw another entry.
+        ShapeError: an input on which nothing can be seen.
     """
+    _check_input(x, entries=2)
     with _evaluating(module):
         together = _run(module, x)
         for entry in range(x.shape[0]):
@@ -127,7 +134,9 @@ def assert_cache_consistent(
 
     Raises:
         AssertionError: the first token that differs, and with how many tokens at a time.
+        ShapeError: an input without tokens.
     """
+    _check_input(x)
     with _evaluating(module):
         whole = _run(module, x)
         for size in chunks:
@@ -154,6 +163,14 @@ def _evaluating(module: Module) -> Iterator[None]:
     finally:
         for one, mode in zip(modules, modes, strict=True):
             one.training = mode
+
+
+def _check_input(x: Tensor, *, entries: int = 1, tokens: int = 1) -> None:
+    """Raise where the assert would pass because there is nothing to compare."""
+    if x.ndim != 3 or x.shape[0] < entries or x.shape[1] < tokens:
+        raise ShapeError(
+            f"x must be (B, L, d) with B >= {entries} and L >= {tokens}, or any module would pass: got {describe(x)}."
+        )
 
 
 def _run(module: Module, x: Tensor, **arguments: Any) -> Tensor:
