@@ -1,0 +1,165 @@
+// Query rows: where each stands, which columns it sees, and what is added to its scores.
+//
+// The query heads that share a key/value head are stacked: row r of them is head r / q_len, query r % q_len. Keys and
+// values are then read once for all of them.
+#pragma once
+#include <cmath>
+
+#include "abi.h"
+#include "pack.h"
+
+namespace regard {
+
+struct Interval {
+    int32_t start, stop;
+};
+
+struct Row {
+    int32_t head, index;
+    Interval first, second;
+    const uint32_t* bits;
+    uint32_t dropout;
+
+    bool sees(int64_t key_words) const {
+        if (!bits) return first.start < first.stop || second.start < second.stop;
+        for (int64_t n = 0; n < key_words; ++n)
+            if (bits[n]) return true;
+        return false;
+    }
+};
+
+inline int32_t clamped(int64_t x, int64_t last) { return int32_t(x < 0 ? 0 : x > last ? last : x); }
+
+inline uint32_t dropout_row(const RegardCall& c, int64_t b, int64_t h, int64_t i) {
+    const uint64_t seed = uint64_t(c.seed);
+    uint32_t state = 0;
+    for (uint32_t word : {uint32_t(seed), uint32_t(seed >> 32), uint32_t(b), uint32_t(h), uint32_t(i)})
+        state = mix32((state ^ word) + GOLDEN);
+    return state;
+}
+
+inline Row make_row(const RegardCall& c, int64_t b, int64_t kv_head, int64_t r) {
+    Row row{};
+    row.head = int32_t(kv_head * c.group + r / c.q_len);
+    row.index = int32_t(r % c.q_len);
+    const RegardMask& mask = c.mask;
+    const int64_t at = b * mask.batch + row.head * mask.head + row.index * mask.row;
+    if (mask.kind == REGARD_MASK_BAND) {
+        row.first = {clamped(row.index + mask.band_low, c.k_len), clamped(row.index + mask.band_high, c.k_len)};
+    } else if (mask.kind == REGARD_MASK_INTERVALS) {
+        const int32_t* ends = mask.rows + at;
+        row.first = {ends[0], ends[1]};
+        row.second = {ends[2], ends[3]};
+    } else {
+        row.bits = mask.bits + at;
+    }
+    if (c.dropout) row.dropout = dropout_row(c, b, row.head, row.index);
+    return row;
+}
+
+// Whether at least one query may see this key; a key that none sees is packed as zeros, for 0 * NaN is NaN.
+inline bool key_is_seen(const RegardCall& c, int64_t b, int64_t kv_head, int64_t j) {
+    const RegardMask& mask = c.mask;
+    if (mask.seen) return mask.seen[b * mask.seen_batch + kv_head * mask.seen_head + j];
+    return mask.kind != REGARD_MASK_BAND ||
+           (mask.band_low < mask.band_high && j >= mask.band_low && j < c.q_len - 1 + mask.band_high);
+}
+
+// The columns of one key block that a strip of rows touches, cut to whole vectors; `masked` unless every row sees all.
+struct Span {
+    int first, last;
+    bool masked;
+    bool empty() const { return first >= last; }
+};
+
+inline Span span_of(const Row* rows, int count, int64_t block_start, int64_t block_stop) {
+    int64_t low = block_stop, high = block_start;
+    bool masked = block_stop - block_start < BLOCK;
+    for (int n = 0; n < count; ++n) {
+        const Row& row = rows[n];
+        if (row.bits) {
+            const uint32_t* words = row.bits + block_start / 32;
+            const int64_t size = (block_stop - block_start + 31) / 32;
+            for (int64_t w = 0; w < size; ++w) {
+                if (!words[w]) continue;
+                const int64_t at = block_start + 32 * w;
+                low = at < low ? at : low;
+                high = at + 32 > high ? at + 32 : high;
+            }
+            masked = true;
+            continue;
+        }
+        for (const Interval& seen : {row.first, row.second}) {
+            const int64_t start = seen.start > block_start ? seen.start : block_start;
+            const int64_t stop = seen.stop < block_stop ? seen.stop : block_stop;
+            if (start >= stop) continue;
+            low = start < low ? start : low;
+            high = stop > high ? stop : high;
+        }
+        masked |= row.first.start > block_start || row.first.stop < block_stop;
+    }
+    if (low >= high) return {0, 0, masked};
+    const int first = int(low - block_start) / W * W;
+    const int last = int(round_up(high - block_start, W));
+    return {first, last < BLOCK ? last : BLOCK, masked};
+}
+
+inline vi allowed(const Row& row, int64_t j) {
+    if (row.bits) {
+        const uint32_t word = row.bits[j / 32] >> (j % 32);
+        return (splat(word) & (vu)(splat(int32_t(1)) << lanes())) != 0u;
+    }
+    const vi at = lanes() + int32_t(j);
+    return ((at >= row.first.start) & (at < row.first.stop)) | ((at >= row.second.start) & (at < row.second.stop));
+}
+
+inline vi kept(const RegardCall& c, const Row& row, int64_t j) {
+    const vu column = ((vu)lanes() + uint32_t(j)) * GOLDEN;
+    return mix32(column ^ row.dropout) >= c.drop_below;
+}
+
+// --- score changes --------------------------------------------------------------------------------------------------
+
+inline const float* score_row(const RegardScore& s, int64_t b, const Row& row) {
+    return s.data + b * s.batch + row.head * s.head + row.index * s.row;
+}
+
+// W scores of a row from column j on. `slope`, where wanted, gets the derivative by the score before the changes.
+inline vf changed(const RegardCall& c, int64_t b, const Row& row, int64_t j, vf s, vf* slope) {
+    for (int n = 0; n < c.scores_count; ++n) {
+        const RegardScore& change = c.scores[n];
+        if (change.kind == REGARD_SCORE_CAP) {
+            const vf t = tanh(s / change.cap);
+            s = change.cap * t;
+            if (slope) *slope = 1.0f - t * t;
+        } else {
+            const float* added = score_row(change, b, row);
+            s += change.column ? load_part(added + j, c.k_len - j) : splat(*added);
+        }
+    }
+    return s;
+}
+
+// Hands the gradient of W changed scores to what was added, and returns it before the changes.
+inline vf unchanged(const RegardCall& c, int64_t chunk, int64_t b, const Row& row, int64_t j, vf grad, vf slope) {
+    for (int n = c.scores_count - 1; n >= 0; --n) {
+        const RegardScore& change = c.scores[n];
+        if (change.kind == REGARD_SCORE_CAP) {
+            // Where the weight is 0 the slope may be NaN, and nothing flows.
+            grad = grad != 0.0f ? grad * slope : vf{};
+        } else if (change.grad) {
+            float* to = change.grad + chunk * change.grad_chunk + b * change.grad_batch + row.head * change.grad_head +
+                        row.index * change.grad_row;
+            if (!change.grad_column) {
+                *to += sum_across(grad);
+            } else if (j + W <= c.k_len) {
+                store(to + j, load(to + j) + grad);
+            } else {
+                for (int64_t n = j; n < c.k_len; ++n) to[n] += grad[n - j];
+            }
+        }
+    }
+    return grad;
+}
+
+}  // namespace regard
