@@ -1,6 +1,258 @@
+// Backward: one owner for each block of keys, who walks over the queries in order, so that every sum has one order.
+//
+//   P = exp(S - lse)     dV += Pᵀ dO      dP = dO Vᵀ      dS = P (dP - delta)      dQ += dS K      dK += dSᵀ Q
+//
+// where delta = sum(dO * out) - dlse a row. With several chunks, chunk c owns the key blocks c, c + chunks, ...; each
+// has a dQ of its own, and those are added in order at the end.
 #pragma once
+#include <utility>
+
 #include "keys.h"
+#include "threads.h"
+
 namespace regard {
+
 template <class In, class Unit>
-struct Backward { explicit Backward(const RegardCall&) {} bool run() { return true; } };
-}
+struct Backward {
+    static constexpr int UNIT = Units<Unit>::depth;
+
+    const RegardCall& c;
+    int64_t rows, padded_rows, pairs, key_blocks, depth, value_depth, columns, value_columns;
+    float* grad_q = nullptr;
+
+    explicit Backward(const RegardCall& call)
+        : c(call),
+          rows(call.group * call.q_len),
+          padded_rows(round_up(rows, BLOCK)),
+          pairs(call.batch * call.kv_heads),
+          key_blocks((call.k_len + BLOCK - 1) / BLOCK),
+          depth(units<Unit>(call.features)),
+          value_depth(units<Unit>(call.value_features)),
+          columns(round_up(call.features, W)),
+          value_columns(round_up(call.value_features, W)) {}
+
+    float* grad_q_at(int64_t pair, int64_t chunk, int64_t r) const {
+        return grad_q + ((pair * c.chunks + chunk) * padded_rows + r) * columns;
+    }
+
+    bool run() {
+        Scratch memory;
+        grad_q = memory.get<float>(pairs * c.chunks * padded_rows * columns);
+        if (!grad_q) return false;
+        if (!share_out(c, pairs * c.chunks, [&] { return Worker(*this); })) return false;
+        struct Writer {
+            const Backward& f;
+            bool task(int64_t pair) {
+                const RegardCall& c = f.c;
+                for (int64_t r = 0; r < f.rows; ++r) {
+                    float* sum = f.grad_q_at(pair, 0, r);
+                    for (int64_t chunk = 1; chunk < c.chunks; ++chunk) {
+                        const float* more = f.grad_q_at(pair, chunk, r);
+                        for (int64_t n = 0; n < f.columns; n += W) store(sum + n, load(sum + n) + load(more + n));
+                    }
+                    const int64_t head = pair % c.kv_heads * c.group + r / c.q_len;
+                    write_row(sum, 1, c.features, row_of<In>(c.grad_q, pair / c.kv_heads, head, r % c.q_len));
+                }
+                return true;
+            }
+        };
+        return share_out(c, pairs, [&] { return Writer{*this}; });
+    }
+
+    struct Worker {
+        const Backward& f;
+        const RegardCall& c;
+        Scratch memory, row_memory;
+        int64_t b = 0, kv_head = 0, chunk = 0;
+        Row* row = nullptr;
+        float *lse, *delta, *weights, *grads, *grad_k, *grad_v;
+        Unit *queries, *query_lines, *grad_outs, *grad_out_lines, *key_panels, *key_lines, *value_panels;
+        Unit *weight_lines, *grad_lines, *grad_rows;
+
+        explicit Worker(const Backward& backward) : f(backward), c(backward.c) {}
+
+        bool allocate() {
+            const int64_t n = f.padded_rows, features = f.depth + f.value_depth, width = f.columns + f.value_columns;
+            row = row_memory.get<Row>(n);
+            float* at = memory.get<float>(2 * n + n * features + n / UNIT * width + 2 * W + 2 * BLOCK * BLOCK +
+                                          BLOCK * (2 * width + features) + 3 * BLOCK * BLOCK / 2);
+            if (!row || !at) return false;
+            const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
+            weights = take(BLOCK * BLOCK);
+            grads = take(BLOCK * BLOCK);
+            grad_k = take(BLOCK * f.columns);
+            grad_v = take(BLOCK * f.value_columns);
+            key_panels = (Unit*)take(BLOCK * f.depth);
+            value_panels = (Unit*)take(BLOCK * f.value_depth);
+            key_lines = (Unit*)take(BLOCK / UNIT * f.columns);
+            query_lines = (Unit*)take(n / UNIT * f.columns);
+            grad_out_lines = (Unit*)take(n / UNIT * f.value_columns);
+            if constexpr (UNIT == 1) {
+                weight_lines = (Unit*)weights, grad_lines = grad_rows = (Unit*)grads;
+            } else {
+                weight_lines = (Unit*)take(BLOCK * BLOCK / 2);
+                grad_lines = (Unit*)take(BLOCK * BLOCK / 2);
+                grad_rows = (Unit*)take(BLOCK * BLOCK / 2);
+            }
+            queries = (Unit*)take(n * f.depth + W);
+            grad_outs = (Unit*)take(n * f.value_depth + W);
+            lse = take(n);
+            delta = take(n);
+            return true;
+        }
+
+        bool task(int64_t n) {
+            if (!row && !allocate()) return false;
+            const int64_t pair = n / c.chunks;
+            chunk = n % c.chunks;
+            b = pair / c.kv_heads;
+            kv_head = pair % c.kv_heads;
+            prepare();
+            std::memset(f.grad_q_at(pair, chunk, 0), 0, f.padded_rows * f.columns * sizeof(float));
+            for (int64_t block = chunk; block < f.key_blocks; block += c.chunks) own(pair, block * BLOCK);
+            return true;
+        }
+
+        // Pack all rows; one that sees nothing counts as zeros, for its gradients may be anything.
+        void prepare() {
+            for (int64_t r = 0; r < f.rows; ++r) row[r] = make_row(c, b, kv_head, r);
+            const auto packed = [&](const RegardTensor& x) {
+                return [&](int64_t r) -> const In* {
+                    return row[r].sees((c.k_len + 31) / 32) ? row_of<const In>(x, b, row[r].head, row[r].index) : nullptr;
+                };
+            };
+            pack_side_by_side<ROWS>(packed(c.q), f.rows, c.features, queries);
+            pack_side_by_side<ROWS>(packed(c.grad_out), f.rows, c.value_features, grad_outs);
+            pack_lines(packed(c.q), f.rows, c.features, query_lines);
+            pack_lines(packed(c.grad_out), f.rows, c.value_features, grad_out_lines);
+            for (int64_t r = 0; r < f.rows; ++r) {
+                const int64_t at = (b * c.kv_heads * c.group + row[r].head) * c.q_len + row[r].index;
+                vf sum = {};
+                if (const In* grad = packed(c.grad_out)(r)) {
+                    const In* out = row_of<const In>(c.out, b, row[r].head, row[r].index);
+                    for (int64_t n = 0; n < c.value_features; n += W)
+                        sum += elements(grad, n, c.value_features) * elements(out, n, c.value_features);
+                }
+                lse[r] = c.lse[at] == -INF ? 0 : c.lse[at];
+                delta[r] = sum_across(sum) - (c.grad_lse ? c.grad_lse[at] : 0);
+                if (chunk == 0) c.delta[at] = delta[r];
+            }
+        }
+
+        // The gradients of one block of keys and values, and what it gives to the queries.
+        void own(int64_t pair, int64_t start) {
+            const int64_t left = c.k_len - start, count = left < BLOCK ? left : BLOCK;
+            const auto packed = [&](const RegardTensor& x) {
+                return [&](int64_t j) -> const In* {
+                    const bool seen = j < count && key_is_seen(c, b, kv_head, start + j);
+                    return seen ? row_of<const In>(x, b, kv_head, start + j) : nullptr;
+                };
+            };
+            std::memset(grad_k, 0, BLOCK * f.columns * sizeof(float));
+            std::memset(grad_v, 0, BLOCK * f.value_columns * sizeof(float));
+            bool is_packed = false;
+            for (int64_t first = 0; first < f.rows; first += BLOCK) {
+                const int64_t rest = f.rows - first, size = rest < BLOCK ? rest : BLOCK;
+                int begin = BLOCK, end = 0;
+                Span spans[BLOCK / ROWS];
+                for (int r = 0; r < size; r += ROWS) {
+                    const int height = size - r < ROWS ? int(size - r) : ROWS;
+                    const Span span = spans[r / ROWS] = span_of(row + first + r, height, start, start + count);
+                    if (span.empty()) continue;
+                    begin = r < begin ? r : begin;
+                    end = int(round_up(r + height, ROW_STEP));
+                }
+                if (begin >= end) continue;
+                if (!std::exchange(is_packed, true)) {
+                    pack_side_by_side<PANEL>(packed(c.k), BLOCK, c.features, key_panels);
+                    pack_side_by_side<PANEL>(packed(c.v), BLOCK, c.value_features, value_panels);
+                    pack_lines(packed(c.k), BLOCK, c.features, key_lines);
+                }
+                for (int r = begin; r < end; r += ROWS) {
+                    const int height = size - r < ROWS ? int(size - r) : ROWS;
+                    differentiate(first, r, height, spans[r / ROWS], start, f.grad_q_at(pair, chunk, first + r));
+                }
+                const int64_t lines = (end - begin) / UNIT, line = begin / UNIT, from = first / UNIT + line;
+                for (int j = 0; j < count; j += ROWS) {
+                    const int height = count - j < ROWS ? int(count - j) : ROWS;
+                    strip<1>(height, weight_lines + line * BLOCK + j, BLOCK, grad_out_lines + from * f.value_columns,
+                             f.value_columns, lines, grad_v + j * f.value_columns, f.value_columns, f.value_columns, Added{});
+                    strip<1>(height, grad_lines + line * BLOCK + j, BLOCK, query_lines + from * f.columns, f.columns, lines,
+                             grad_k + j * f.columns, f.columns, f.columns, Added{});
+                }
+            }
+            for (int64_t j = 0; j < count; ++j) {
+                write_row(grad_k + j * f.columns, 1, c.features, row_of<In>(c.grad_k, b, kv_head, start + j));
+                write_row(grad_v + j * f.value_columns, 1, c.value_features, row_of<In>(c.grad_v, b, kv_head, start + j));
+            }
+        }
+
+        // The weights of one strip and the gradients of its scores, and from those the strip's share of dQ.
+        void differentiate(int64_t first, int r, int height, Span span, int64_t start, float* grad_q) {
+            float* const p = weights + r * BLOCK;
+            float* const ds = grads + r * BLOCK;
+            const int tall = int(round_up(height, ROW_STEP));
+            if (!span.empty()) {
+                panels(height, queries + (first + r) * f.depth, key_panels, f.depth, span.first, span.last, p, c.scale);
+                panels(height, grad_outs + (first + r) * f.value_depth, value_panels, f.value_depth, span.first, span.last, ds, 1);
+            }
+            const bool plain = !span.masked && !c.scores_count && !c.dropout;
+            for (int n = 0; n < height; ++n)
+                plain ? weigh<true>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK)
+                      : weigh<false>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK);
+            for (int n = 0; n < tall; ++n) {
+                const bool real = n < height && !span.empty();
+                const int before = real ? span.first : BLOCK, after = real ? span.last : BLOCK;
+                for (float* line : {p + n * BLOCK, ds + n * BLOCK}) {
+                    std::memset(line, 0, before * sizeof(float));
+                    std::memset(line + after, 0, (BLOCK - after) * sizeof(float));
+                }
+            }
+            if constexpr (UNIT > 1) round_off(r, tall);
+            if (span.empty()) return;
+            strip<BLOCK / UNIT>(height, grad_rows + (r * BLOCK + span.first) / UNIT, 1, key_lines + span.first / UNIT * f.columns,
+                                f.columns, (span.last - span.first) / UNIT, grad_q, f.columns, f.columns, Added{});
+        }
+
+        // One row: scores to (dropped) weights in p, the weights' gradients to the scores' in ds.
+        template <bool PLAIN>
+        void weigh(int64_t r, Span span, int64_t start, float* p, float* ds) const {
+            const float shift = lse[r], level = delta[r];
+            for (int at = span.first; at < span.last; at += W) {
+                vf s = load(p + at), grad = load(ds + at);
+                if constexpr (PLAIN) {
+                    const vf weight = exp(s - shift);
+                    store(p + at, weight);
+                    store(ds + at, weight * (grad - level) * c.scale);
+                } else {
+                    const int64_t j = start + at;
+                    vf slope = {};
+                    s = changed(c, b, row[r], j, s, &slope);
+                    vf weight = allowed(row[r], j) ? exp(s - shift) : vf{}, dropped = weight;
+                    if (c.dropout) {
+                        const vi keep = kept(c, row[r], j);
+                        dropped = keep ? weight * c.keep_scale : vf{};
+                        grad = keep ? grad * c.keep_scale : vf{};
+                    }
+                    store(p + at, dropped);
+                    store(ds + at, unchanged(c, chunk, b, row[r], j, weight * (grad - level), slope) * c.scale);
+                }
+            }
+        }
+
+        // A strip of weights and gradients rounded to pairs: of rows for dV and dK, of columns for dQ.
+        void round_off(int r, int tall) {
+            for (int n = r; n < r + tall; ++n)
+                for (int at = 0; at < BLOCK; at += W) store_as((uint16_t*)grad_rows + n * BLOCK + at, rounded(load(grads + n * BLOCK + at)));
+            for (int n = r; n < r + tall; n += 2)
+                for (int at = 0; at < BLOCK; at += W)
+                    for (const auto& [from, to] : {std::pair{weights, weight_lines}, std::pair{grads, grad_lines}}) {
+                        const vu low = __builtin_convertvector(rounded(load(from + n * BLOCK + at)), vu);
+                        const vu high = __builtin_convertvector(rounded(load(from + (n + 1) * BLOCK + at)), vu);
+                        store_as(to + n / 2 * BLOCK + at, low | high << 16);
+                    }
+        }
+    };
+};
+
+}  // namespace regard

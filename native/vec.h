@@ -43,9 +43,9 @@ inline vu load(const uint32_t* p) { return load_as<vu>(p); }
 inline void store(float* p, vf x) { store_as(p, x); }
 inline void store(uint32_t* p, vu x) { store_as(p, x); }
 
-inline vf splat(float x) { return vf{} + x; }
-inline vi splat(int32_t x) { return vi{} + x; }
-inline vu splat(uint32_t x) { return vu{} + x; }
+inline vf splat(float x) { return x - vf{}; }  // x + 0 would turn -0 into 0 and cost an addition
+inline vi splat(int32_t x) { return x - vi{}; }
+inline vu splat(uint32_t x) { return x - vu{}; }
 
 inline vi lanes() {
     vi x;

@@ -9,10 +9,11 @@ from regard._errors import ArgumentError, UnsupportedError, describe
 from regard.backends.base import Backend
 from regard.backends.blockwise import Blockwise
 from regard.backends.flex import Flex
+from regard.backends.native import Native
 from regard.backends.reference import Reference
 from regard.backends.torch import TorchKernels
 
-_BACKENDS: dict[str, Backend] = {one.name: one for one in (TorchKernels(), Flex(), Blockwise(), Reference())}
+_BACKENDS: dict[str, Backend] = {one.name: one for one in (Native(), TorchKernels(), Flex(), Blockwise(), Reference())}
 """Every backend by name, in the order in which the chooser asks: the most specialised first, the definition last."""
 
 

@@ -1,0 +1,63 @@
+"""The native backend: what it can do, and one way to run it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from regard._call import Call
+from regard.backends.base import Backend, Capabilities, Result
+from regard.backends.native import library, masks, scores
+from regard.backends.native.function import Attention, Plan, forward
+from regard.backends.native.scores import Added
+
+MAX_FEATURES = 256
+
+
+class Native(Backend):
+    """C++ kernels for the instruction set of this processor."""
+
+    name = "native"
+    summary = "compiled kernels for this processor, forward and backward"
+    capabilities = Capabilities(
+        devices=("cpu",),
+        dtypes=(torch.float32, torch.bfloat16, torch.float16),
+        stats=(),
+    )
+
+    def missing(self) -> str | None:
+        return library.missing()
+
+    def unsupported(self, call: Call) -> list[str]:
+        reasons = super().unsupported(call)
+        if reasons:
+            return reasons
+        if torch.compiler.is_compiling():
+            return ["is not traceable by torch.compile"]
+        operands = {"q": call.q, "k": call.k, "v": call.v}
+        for name, x in operands.items():
+            if type(x) not in (Tensor, torch.nn.Parameter):
+                reasons.append(f"takes plain tensors, and {name} is a {type(x).__name__}")
+            if x.stride(-1) != 1 and x.shape[-1] > 1:
+                reasons.append(f"takes a unit last stride, and {name} has strides {x.stride()}")
+        for name, x in (("q and k", call.q), ("v", call.v)):
+            if not 1 <= x.shape[-1] <= MAX_FEATURES:
+                reasons.append(f"takes 1 to {MAX_FEATURES} features, and {name} have {x.shape[-1]}")
+        if max(call.q.shape[2], call.k.shape[2]) >= 2**31:
+            reasons.append(f"takes fewer than 2^31 tokens, and the call has {call.q.shape[2]} x {call.k.shape[2]}")
+        reasons += scores.unsupported(call)
+        large = None if reasons else masks.too_large(call.mask, call.frame)
+        return [*reasons, large] if large else reasons
+
+    def run(self, call: Call) -> Result:
+        library.variant()
+        changes = scores.changes(call)
+        plan = Plan(
+            masks.kernel_mask(call.mask, call.frame, call.group), tuple(changes), call.scale, call.dropout_p, call.seed
+        )
+        tables = [change.table for change in changes if isinstance(change, Added)]
+        if call.needs_grad:
+            out, lse = Attention.apply(plan, call.q, call.k, call.v, call.sinks, *tables)
+        else:
+            out, lse = forward(plan, call.q, call.k, call.v, call.sinks)
+        return Result(out, lse if call.wants_lse else None, {})

@@ -1,0 +1,120 @@
+"""Finding, choosing and loading the compiled kernels: one library for each instruction set."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from regard._errors import ArgumentError
+from regard.backends.native.abi import CallView
+
+VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16")
+"""From the slowest to the fastest; the position of each is its bit in `regard_supported_variants`."""
+
+CHOICE = "REGARD_NATIVE_ISA"
+"""Environment variable that forces a variant; read once, when the kernels are first asked for."""
+
+
+@cache
+def installed() -> dict[str, Path]:
+    """The variants that this installation has, with their files."""
+    # An editable install keeps compiled files in another folder of the package's path than the sources.
+    folders = [Path(folder) for folder in import_module("regard.backends.native").__path__]
+    found = {}
+    for variant in VARIANTS:
+        files = [folder / f"libregard_{variant}.so" for folder in folders]
+        found.update({variant: file for file in files if file.exists()})
+    return found
+
+
+@cache
+def supported() -> tuple[str, ...]:
+    """The installed variants that this processor can run, from the slowest to the fastest."""
+    files = installed()
+    if "portable" not in files:
+        return ()
+    bits = _open(files["portable"]).regard_supported_variants()
+    return tuple(v for n, v in enumerate(VARIANTS) if v in files and bits >> n & 1)
+
+
+def missing() -> str | None:
+    """Why there are no kernels here, or None if there are."""
+    if supported():
+        return None
+    return (
+        "has no compiled kernels here: none were built when regard was installed (a C++17 compiler was missing, or the "
+        "platform is not known). Install a compiler and run pip install --force-reinstall regard"
+    )
+
+
+@cache
+def variant() -> str:
+    """The variant in use: the fastest that the processor supports, or the one that `CHOICE` forces.
+
+    Raises:
+        ArgumentError: `CHOICE` names no variant, or one that cannot run here.
+    """
+    forced = os.environ.get(CHOICE)
+    if not forced:
+        return supported()[-1]
+    if forced not in VARIANTS:
+        raise ArgumentError(f"{CHOICE} must be one of {', '.join(VARIANTS)}: got {forced!r}.")
+    if forced not in supported():
+        why = "this processor lacks its instructions" if forced in installed() else "it was not built"
+        raise ArgumentError(
+            f"{CHOICE}={forced} cannot run here: {why}. Usable here: {', '.join(supported()) or 'none'}."
+        )
+    return forced
+
+
+@cache
+def kernels(name: str | None = None) -> ctypes.CDLL:
+    """The library of a variant, by default of `variant`."""
+    return _open(installed()[name or variant()])
+
+
+@cache
+def parallel() -> int:
+    """The address of GOMP_parallel in the OpenMP runtime that torch has loaded; 0 if there is none.
+
+    The kernels run on that runtime, not on one of their own: two pools of threads would fight for the cores.
+    """
+    try:
+        function = ctypes.CDLL(None).GOMP_parallel
+    except AttributeError:
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+class _Threads:
+    """How many threads a call may use; one in a forked child, where the parent's pool does not exist."""
+
+    def __init__(self) -> None:
+        self.forked = False
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.forked = True
+
+    def __call__(self) -> int:
+        return 1 if self.forked else torch.get_num_threads()
+
+
+threads = _Threads()
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    for name in ("regard_forward", "regard_backward"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = (ctypes.POINTER(CallView),), ctypes.c_int
+    for name in ("regard_exp", "regard_tanh"):
+        function = getattr(library, name)
+        function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64), None
+    library.regard_supported_variants.restype = ctypes.c_int
+    return library
