@@ -118,13 +118,14 @@ struct Backward {
             for (int64_t r = 0; r < f.rows; ++r) row[r] = make_row(c, b, kv_head, r);
             const auto packed = [&](const RegardTensor& x) {
                 return [&](int64_t r) -> const In* {
-                    return row[r].sees((c.k_len + 31) / 32) ? row_of<const In>(x, b, row[r].head, row[r].index) : nullptr;
+                    const bool sees = r < f.rows && row[r].sees((c.k_len + 31) / 32);
+                    return sees ? row_of<const In>(x, b, row[r].head, row[r].index) : nullptr;
                 };
             };
             pack_side_by_side<ROWS>(packed(c.q), f.rows, c.features, queries);
             pack_side_by_side<ROWS>(packed(c.grad_out), f.rows, c.value_features, grad_outs);
-            pack_lines(packed(c.q), f.rows, c.features, query_lines);
-            pack_lines(packed(c.grad_out), f.rows, c.value_features, grad_out_lines);
+            pack_lines(packed(c.q), f.padded_rows, c.features, query_lines);
+            pack_lines(packed(c.grad_out), f.padded_rows, c.value_features, grad_out_lines);
             for (int64_t r = 0; r < f.rows; ++r) {
                 const int64_t at = (b * c.kv_heads * c.group + row[r].head) * c.q_len + row[r].index;
                 vf sum = {};

@@ -154,14 +154,14 @@ inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* t
         }
 }
 
-// `count` rows, one unit of depth a line: to[line * columns + at], columns = size rounded up to W.
+// `count` rows, a multiple of the unit's depth, one unit a line: to[line * columns + at], columns = size rounded up to W.
 template <class Unit, class RowAt>
 inline void pack_lines(RowAt row_at, int64_t count, int64_t size, Unit* to) {
     constexpr int depth = Units<Unit>::depth;
     const int64_t columns = round_up(size, W);
     for (int64_t first = 0; first < count; first += depth, to += columns) {
         decltype(row_at(0)) rows[depth];
-        for (int n = 0; n < depth; ++n) rows[n] = first + n < count ? row_at(first + n) : nullptr;
+        for (int n = 0; n < depth; ++n) rows[n] = row_at(first + n);
         for (int64_t at = 0; at < columns; at += W) store_as(to + at, Units<Unit>::across(rows, at, size));
     }
 }

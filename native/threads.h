@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 
 #include "abi.h"
 
@@ -21,6 +22,9 @@ class Scratch {
             std::free(memory_);
             memory_ = std::aligned_alloc(64, bytes);
             size_ = memory_ ? bytes : 0;
+#if defined(REGARD_POISON)  // for tests: whatever is read before it is written is NaN
+            if (memory_) std::memset(memory_, 0xFF, bytes);
+#endif
         }
         return static_cast<T*>(memory_);
     }
