@@ -127,10 +127,10 @@ struct Backward {
             pack_lines(packed(c.q), f.padded_rows, c.features, query_lines);
             pack_lines(packed(c.grad_out), f.padded_rows, c.value_features, grad_out_lines);
             for (int64_t r = 0; r < f.rows; ++r) {
-                const int64_t at = (b * c.kv_heads * c.group + row[r].head) * c.q_len + row[r].index;
+                const int64_t at = row_number(c, b, row[r]);
                 vf sum = {};
                 if (const In* grad = packed(c.grad_out)(r)) {
-                    const In* out = row_of<const In>(c.out, b, row[r].head, row[r].index);
+                    const float* out = exact_out_row(c, b, row[r]);
                     for (int64_t n = 0; n < c.value_features; n += W)
                         sum += elements(grad, n, c.value_features) * elements(out, n, c.value_features);
                 }

@@ -71,8 +71,9 @@ struct Forward {
             factor *= lse == -INF ? 0 : std::exp(lse - both);
             lse = both;
         }
-        c.lse[(b * c.kv_heads * c.group + row.head) * c.q_len + row.index] = lse;
+        c.lse[row_number(c, b, row)] = lse;
         write_row(out, factor, c.value_features, row_of<In>(c.out, b, row.head, row.index));
+        if (c.exact_out) write_row(out, factor, c.value_features, exact_out_row(c, b, row));
     }
 
     void merge() const {

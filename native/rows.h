@@ -57,6 +57,13 @@ inline Row make_row(const RegardCall& c, int64_t b, int64_t kv_head, int64_t r) 
     return row;
 }
 
+inline int64_t row_number(const RegardCall& c, int64_t b, const Row& row) {
+    return (b * c.kv_heads * c.group + row.head) * c.q_len + row.index;
+}
+inline float* exact_out_row(const RegardCall& c, int64_t b, const Row& row) {
+    return c.exact_out + row_number(c, b, row) * c.value_features;
+}
+
 // Whether at least one query may see this key; a key that none sees is packed as zeros, for 0 * NaN is NaN.
 inline bool key_is_seen(const RegardCall& c, int64_t b, int64_t kv_head, int64_t j) {
     const RegardMask& mask = c.mask;

@@ -96,6 +96,7 @@ class CallView(ctypes.Structure):
         ("v", TensorView),
         ("out", TensorView),
         ("lse", c_void_p),
+        ("exact_out", c_void_p),
         ("sinks", c_void_p),
         ("mask", MaskView),
         ("scores_count", c_int32),

@@ -56,8 +56,18 @@ class Native(Backend):
             masks.kernel_mask(call.mask, call.frame, call.group), tuple(changes), call.scale, call.dropout_p, call.seed
         )
         tables = [change.table for change in changes if isinstance(change, Added)]
+        q, k, v = call.q, call.k, call.v
+        if _learns_scores(call):
+            # The gradients of these float32 tensors would show that scores and weights are rounded in low precision.
+            q, k, v = q.float(), k.float(), v.float()
         if call.needs_grad:
-            out, lse = Attention.apply(plan, call.q, call.k, call.v, call.sinks, *tables)
+            out, lse = Attention.apply(plan, q, k, v, call.sinks, *tables)
         else:
-            out, lse = forward(plan, call.q, call.k, call.v, call.sinks)
-        return Result(out, lse if call.wants_lse else None, {})
+            out, lse, _ = forward(plan, q, k, v, call.sinks)
+        return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
+
+
+def _learns_scores(call: Call) -> bool:
+    """True when the sinks or a tensor of a score change want a gradient."""
+    tensors = (*call.score_tensors(), *(() if call.sinks is None else (call.sinks,)))
+    return call.needs_grad and any(t.requires_grad for t in tensors)

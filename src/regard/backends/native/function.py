@@ -38,19 +38,25 @@ class Plan:
     seed: int | None
 
 
-def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
-    """``out (B, H, Lq, Dv)`` and ``lse (B, H, Lq)``."""
+def forward(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *, for_backward: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``out (B, H, Lq, Dv)``, ``lse (B, H, Lq)``, and for backward ``out`` before it is rounded to its dtype."""
     batch, heads, q_len, _ = q.shape
-    out = torch.empty((batch, heads, q_len, v.shape[3]), dtype=q.dtype)
+    exact = out = torch.empty((batch, heads, q_len, v.shape[3]), dtype=q.dtype)
     lse = torch.empty((batch, heads, q_len), dtype=torch.float32)
     sinks = None if sinks is None else sinks.detach().float().contiguous()
-    view = _view(plan, q, k, v, out, lse, sinks)
+    view = _view(plan, q, k, v, lse)
+    view.out, view.sinks = TensorView.of(out), None if sinks is None else sinks.data_ptr()
+    if for_backward and out.dtype != torch.float32:
+        exact = torch.empty_like(out, dtype=torch.float32)
+        view.exact_out = exact.data_ptr()
     for n, change in enumerate(plan.changes):
         view.scores[n] = scores.view(change, q_len)
     tasks = batch * k.shape[1] * -(-heads // max(k.shape[1], 1) * q_len // (2 * _BLOCK))
     view.chunks = _chunks(tasks, view.threads, k.shape[2] // (4 * _BLOCK))
     _run("regard_forward", view)
-    return out, lse
+    return out, lse, exact
 
 
 def backward(
@@ -59,7 +65,7 @@ def backward(
     k: Tensor,
     v: Tensor,
     sinks: Tensor | None,
-    out: Tensor,
+    exact: Tensor,
     lse: Tensor,
     grad_out: Tensor,
     grad_lse: Tensor | None,
@@ -71,7 +77,8 @@ def backward(
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     grad_q, grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
     delta = torch.empty_like(lse)
-    view = _view(plan, q, k, v, out, lse, None)
+    view = _view(plan, q, k, v, lse)
+    view.exact_out = exact.data_ptr()
     view.grad_out, view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, (grad_out, grad_q, grad_k, grad_v))
     view.delta = delta.data_ptr()
     view.grad_lse = None if grad_lse is None else grad_lse.data_ptr()
@@ -103,19 +110,19 @@ class Attention(torch.autograd.Function):
     def forward(
         ctx: Any, plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *tables: Tensor
     ) -> tuple[Tensor, Tensor]:
-        out, lse = forward(plan, q, k, v, sinks)
+        out, lse, exact = forward(plan, q, k, v, sinks, for_backward=True)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(q, k, v, sinks, out, lse)
+        ctx.save_for_backward(q, k, v, sinks, exact, lse)
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> Any:
-        q, k, v, sinks, out, lse = ctx.saved_tensors
+        q, k, v, sinks, exact, lse = ctx.saved_tensors
         if grad_out is None:
-            grad_out = torch.zeros_like(out)
+            grad_out = torch.zeros_like(exact, dtype=q.dtype)
         wanted = tuple(ctx.needs_input_grad[5:])
-        return None, *_FirstDerivative.apply(ctx.plan, q, k, v, sinks, out, lse, grad_out, grad_lse, wanted)
+        return None, *_FirstDerivative.apply(ctx.plan, q, k, v, sinks, exact, lse, grad_out, grad_lse, wanted)
 
 
 class _FirstDerivative(torch.autograd.Function):
@@ -133,18 +140,16 @@ class _FirstDerivative(torch.autograd.Function):
         )
 
 
-def _view(
-    plan: Plan, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: Tensor, sinks: Tensor | None
-) -> CallView:
-    """The C struct of a call; the caller adds score changes and chunks."""
+def _view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallView:
+    """The C struct of a call, without what is only forward's or backward's."""
     view = CallView(
         ctypes.sizeof(CallView), DTYPES[q.dtype], library.threads(), library.parallel(),
         q.shape[0], k.shape[1], q.shape[1] // max(k.shape[1], 1), q.shape[2], k.shape[2], q.shape[3], v.shape[3],
         plan.scale, 1 / (1 - plan.dropout_p),
-        TensorView.of(q), TensorView.of(k), TensorView.of(v), TensorView.of(out),
-        lse.data_ptr(), None if sinks is None else sinks.data_ptr(),
-        plan.mask.view, len(plan.changes), plan.seed is not None,
+        TensorView.of(q), TensorView.of(k), TensorView.of(v),
     )  # fmt: skip
+    view.lse, view.mask = lse.data_ptr(), plan.mask.view
+    view.scores_count, view.dropout = len(plan.changes), plan.seed is not None
     if plan.seed is not None:
         view.seed, view.drop_below = plan.seed, int(plan.dropout_p * 2**32)
     return view

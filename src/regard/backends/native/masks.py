@@ -32,6 +32,8 @@ class KernelMask:
 
 def kernel_mask(mask: Mask, frame: Frame, group: int) -> KernelMask:
     """The cheapest form of ``mask``, where every ``group`` query heads share a key/value head."""
+    if 0 in (frame.batch, frame.heads, frame.q_len, frame.k_len):
+        return KernelMask(MaskView(MaskKind.BAND))
     ends = _band(mask, frame)
     if ends is not None:
         return KernelMask(MaskView(MaskKind.BAND, *ends))
@@ -111,13 +113,13 @@ def _bits(mask: Mask, frame: Frame, group: int) -> KernelMask:
     view.bits, view.row = bits.data_ptr(), words
     view.batch, view.head = _stride(shape[0], shape[1] * frame.q_len * words), _stride(shape[1], frame.q_len * words)
     view.seen = seen.data_ptr()
-    view.seen_batch, view.seen_head = _stride(shape[0], seen[0].numel()), _stride(seen.shape[1], frame.k_len)
+    view.seen_batch, view.seen_head = _stride(shape[0], seen.shape[1] * frame.k_len), _stride(seen.shape[1], frame.k_len)
     return KernelMask(view, bits, seen)
 
 
 def _tells_apart(mask: Mask, frame: Frame) -> tuple[int, int]:
     """How many batch entries and heads the mask tells apart: 1 or all of them."""
-    shape = mask.allowed(frame.tile(slice(0, 1), slice(0, 1))).shape if frame.q_len and frame.k_len else ()
+    shape = mask.allowed(frame.tile(slice(0, 1), slice(0, 1))).shape
     batch, heads, *_ = (*(1,) * (4 - len(shape)), *shape)
     return batch, heads
 

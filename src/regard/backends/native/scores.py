@@ -52,7 +52,7 @@ def _added(mod: ScoreModification, call: Call) -> Added:
         table = table.reshape((1,) * (4 - table.ndim) + tuple(table.shape))
         return Added(table if table.stride(-1) == 1 or table.shape[-1] == 1 else table.contiguous(), False)
     _, heads, q_len, k_len = *call.q.shape[:3], call.k.shape[2]
-    distance = torch.arange(1 - k_len, q_len)[: max(q_len + k_len - 1, 0)]
+    distance = torch.arange(1 - k_len, max(q_len, 1 - k_len))
     zero = torch.zeros((), dtype=torch.int64)
     at = Coordinates(zero, torch.arange(heads)[:, None], zero, zero, distance * 0, distance)
     return Added(mod.modify(torch.zeros(heads, len(distance)), at).contiguous(), True)
