@@ -11,6 +11,8 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor
 
+from regard.backends.native import Native
+
 torch.set_num_threads(1)
 with torch.device("meta"):
     # torch lists what makes tensors when a default device is first used; it must not list the poisoned ones below.
@@ -22,6 +24,12 @@ settings.load_profile("regard")
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if regard had been installed without a compiler, so that a choice is the same on every machine."""
+    monkeypatch.setattr(Native, "missing", lambda self: "has no compiled kernels here")
 
 
 @pytest.fixture(autouse=True)

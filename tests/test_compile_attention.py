@@ -134,7 +134,8 @@ def test_autocast_inside_a_graph() -> None:
     q, k, v = operands()
     found = torch.compile(attend, fullgraph=True, backend="aot_eager")(q, k, v)
     assert found.dtype == torch.bfloat16
-    torch.testing.assert_close(found, attend(q, k, v))
+    # Inside the graph another backend may do it, which rounds elsewhere.
+    torch.testing.assert_close(found, attend(q, k, v), atol=2**-7, rtol=2**-7)
 
 
 def test_a_decoding_step() -> None:

@@ -101,6 +101,7 @@ class TestPlan:
         assert plan.why_not("blockwise") == "could, but backend='torch' was asked for."
         assert plan.extra_bytes is None
 
+    @pytest.mark.usefixtures("without_kernels")
     def test_reads_as_a_table(self) -> None:
         q, k, v = operands()
         plan = rg.explain(q, k, v, mask=rg.Causal() & rg.SlidingWindow(7), score_mod=rg.Softcap(3.0))
@@ -111,6 +112,7 @@ class TestPlan:
             "visible      5.369 % of 156,152 pairs",
             "blocks       0 full, 40 partial, 32 skipped, of 64 x 64",
             "backend      blockwise",
+            "  native     cannot: it has no compiled kernels here.",
             "  torch      cannot: it takes no score changes, and the call has Softcap(3.0).",
             "  flex       could, but holds all Lq x Lk scores at once on cpu, where it is not compiled.",
             "  reference  could, but holds all Lq x Lk scores at once.",
@@ -121,7 +123,7 @@ class TestPlan:
 
     def test_in_a_notebook(self) -> None:
         page = rg.explain(*operands(), mask=rg.Predicate(lambda b, h, q, k: k < q))._repr_html_()
-        assert page.count("<tr>") == page.count("</tr>") == 10
+        assert page.count("<tr>") == page.count("</tr>") == 11
         assert "&lt;lambda&gt;" in page
 
     def test_bytes(self) -> None:
@@ -135,6 +137,7 @@ class TestPlan:
         with pytest.raises(dataclasses.FrozenInstanceError):
             plan.backend = "reference"  # type: ignore[misc]  # on purpose
 
+    @pytest.mark.usefixtures("without_kernels")
     def test_a_million_tokens_cost_nothing_to_plan(self) -> None:
         q, k, v = torch.empty(3, 1, 1_000_000, 4).unbind()
         plan = rg.explain(q, k, v, mask=rg.Causal() & rg.SlidingWindow(255))

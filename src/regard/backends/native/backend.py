@@ -29,11 +29,11 @@ class Native(Backend):
         return library.missing()
 
     def unsupported(self, call: Call) -> list[str]:
+        if torch.compiler.is_compiling():
+            return ["has no operator that torch.compile and torch.export can trace"]
         reasons = super().unsupported(call)
         if reasons:
             return reasons
-        if torch.compiler.is_compiling():
-            return ["is not traceable by torch.compile"]
         operands = {"q": call.q, "k": call.k, "v": call.v}
         for name, x in operands.items():
             if type(x) not in (Tensor, torch.nn.Parameter):
@@ -49,6 +49,12 @@ class Native(Backend):
         large = None if reasons else masks.too_large(call.mask, call.frame)
         return [*reasons, large] if large else reasons
 
+    def extra_bytes(self, call: Call) -> int:
+        """The packed keys and values, and a mask's intervals or bits; the scores of a tile are too few to count."""
+        batch, kv_heads, k_len, width = call.k.shape
+        packed = 4 * batch * kv_heads * k_len * (width + call.v.shape[3]) if call.q.shape[2] * call.group > 384 else 0
+        return packed + masks.extra_bytes(call.mask, call.frame)
+
     def run(self, call: Call) -> Result:
         library.variant()
         changes = scores.changes(call)
@@ -61,7 +67,7 @@ class Native(Backend):
             # The gradients of these float32 tensors would show that scores and weights are rounded in low precision.
             q, k, v = q.float(), k.float(), v.float()
         if call.needs_grad:
-            out, lse = Attention.apply(plan, q, k, v, call.sinks, *tables)
+            out, lse = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
         else:
             out, lse, _ = forward(plan, q, k, v, call.sinks)
         return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})

@@ -122,7 +122,9 @@ class Attention(torch.autograd.Function):
         if grad_out is None:
             grad_out = torch.zeros_like(exact, dtype=q.dtype)
         wanted = tuple(ctx.needs_input_grad[5:])
-        return None, *_FirstDerivative.apply(ctx.plan, q, k, v, sinks, exact, lse, grad_out, grad_lse, wanted)
+        return None, *_FirstDerivative.apply(  # type: ignore[no-untyped-call]  # torch does not type it
+            ctx.plan, q, k, v, sinks, exact, lse, grad_out, grad_lse, wanted
+        )
 
 
 class _FirstDerivative(torch.autograd.Function):
@@ -135,8 +137,8 @@ class _FirstDerivative(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         raise UnsupportedError(
-            'backend="native" has no second derivative: one was asked for. Call attention with backend="reference", which '
-            "has derivatives of every order."
+            'backend="native" has no second derivative: one was asked for. Call attention with '
+            'backend="reference", which has derivatives of every order.'
         )
 
 

@@ -25,11 +25,8 @@ def installed() -> dict[str, Path]:
     """The variants that this installation has, with their files."""
     # An editable install keeps compiled files in another folder of the package's path than the sources.
     folders = [Path(folder) for folder in import_module("regard.backends.native").__path__]
-    found = {}
-    for variant in VARIANTS:
-        files = [folder / f"libregard_{variant}.so" for folder in folders]
-        found.update({variant: file for file in files if file.exists()})
-    return found
+    files = [(name, folder / "lib" / f"libregard_{name}.so") for name in VARIANTS for folder in folders]
+    return {name: file for name, file in files if file.exists()}
 
 
 @cache

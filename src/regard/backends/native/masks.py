@@ -54,6 +54,14 @@ def too_large(mask: Mask, frame: Frame) -> str | None:
     )
 
 
+def extra_bytes(mask: Mask, frame: Frame) -> int:
+    """Bytes of the form in which the mask is handed over."""
+    if 0 in (frame.batch, frame.heads, frame.q_len, frame.k_len) or _band(mask, frame) is not None:
+        return 0
+    rows = _intervals(mask, frame)
+    return _bits_bytes(frame, *_tells_apart(mask, frame)) if rows is None else 16 * rows.start.shape[0] * frame.q_len
+
+
 def _band(mask: Mask, frame: Frame) -> tuple[int, int] | None:
     """``(low, high)`` where row i sees the columns ``i + low <= j < i + high``, if the mask has this form."""
     if isinstance(mask, Everything):
@@ -89,8 +97,8 @@ def _from_rows(rows: RowIntervals) -> KernelMask:
     ends[:, :, :n, 1] = rows.stop
     seen = rows.seen_keys().contiguous()
     view = MaskView(MaskKind.INTERVALS)
-    view.rows, view.batch, view.row = ends.data_ptr(), _stride(batch, q_len * 4), 4
-    view.seen, view.seen_batch = seen.data_ptr(), _stride(seen.shape[0], rows.k_len)
+    view.rows, view.batch, view.row = ends.data_ptr(), _stride(batch, ends.stride(0)), 4
+    view.seen, view.seen_batch = seen.data_ptr(), _stride(seen.shape[0], seen.stride(0))
     return KernelMask(view, ends, seen)
 
 
@@ -111,9 +119,9 @@ def _bits(mask: Mask, frame: Frame, group: int) -> KernelMask:
         seen = seen.unflatten(1, (-1, group)).any(2)
     view = MaskView(MaskKind.BITS)
     view.bits, view.row = bits.data_ptr(), words
-    view.batch, view.head = _stride(shape[0], shape[1] * frame.q_len * words), _stride(shape[1], frame.q_len * words)
+    view.batch, view.head = (_stride(n, bits.stride(dim) // 4) for dim, n in enumerate(shape))
     view.seen = seen.data_ptr()
-    view.seen_batch, view.seen_head = _stride(shape[0], seen.shape[1] * frame.k_len), _stride(seen.shape[1], frame.k_len)
+    view.seen_batch, view.seen_head = (_stride(n, seen.stride(dim)) for dim, n in enumerate(seen.shape[:2]))
     return KernelMask(view, bits, seen)
 
 

@@ -65,11 +65,11 @@ def view(change: float | Added, q_len: int, grad: Tensor | None = None) -> Score
     result = ScoreView(ScoreKind.ADD)
     first = q_len - 1 if change.by_distance else 0
     result.data = change.table.data_ptr() + 4 * first
-    result.batch, result.head, result.row, result.column = _strides(change.table, change.by_distance)
+    result.batch, result.head, result.row, result.column = _strides(change, change.table)
     if grad is not None:
         result.grad = grad.data_ptr() + 4 * first
         result.grad_chunk = grad.stride(0) if grad.shape[0] > 1 else 0
-        result.grad_batch, result.grad_head, result.grad_row, result.grad_column = _strides(grad[0], change.by_distance)
+        result.grad_batch, result.grad_head, result.grad_row, result.grad_column = _strides(change, grad[0])
     return result
 
 
@@ -86,8 +86,9 @@ def gradient(change: Added, buffer: Tensor) -> Tensor:
     return buffer.sum((0, 1)) if change.by_distance else buffer.sum(0).sum_to_size(change.table.shape)
 
 
-def _strides(table: Tensor, by_distance: bool) -> tuple[int, int, int, int]:
-    if by_distance:
+def _strides(change: Added, table: Tensor) -> tuple[int, int, int, int]:
+    """The strides by which the kernels read ``table``, of the shape of the change's own or of its gradient buffer."""
+    if change.by_distance:
         batch = table.stride(0) if table.ndim == 3 else 0
         return batch, table.stride(-2), -1, 1
     batch, head, row, column = (stride if n > 1 else 0 for n, stride in zip(table.shape, table.stride(), strict=True))

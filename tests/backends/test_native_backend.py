@@ -1,0 +1,321 @@
+"""The native kernels beyond the agreement of all backends: every variant, tile edges, buffers' ends, threads, forks.
+
+Where no kernels were built there is nothing here to test, and one test says so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import regard as rg
+from regard._call import make_call
+from regard._dispatch import backend, choose
+from regard.backends.native import library, masks
+from regard.testing.tolerance import assert_close_to_oracle
+
+Operands = tuple[Tensor, Tensor, Tensor]
+
+
+@pytest.fixture(params=library.supported() or ["none"])
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Each variant that this processor can run, in turn."""
+    if request.param == "none":
+        assert library.missing()
+        pytest.skip("no kernels were built here")
+    name: str = request.param
+    monkeypatch.setattr(library, "variant", lambda: name)
+    yield name
+
+
+needs_kernels = pytest.mark.skipif(not library.supported(), reason="no kernels were built here")
+
+
+def operands(*shape: int, dtype: torch.dtype = torch.float32) -> Operands:
+    q, k, v = (torch.randn(shape, dtype=dtype) for _ in range(3))
+    return q, k, v
+
+
+def gradients(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, **arguments: object) -> dict[str, Tensor]:
+    """Out, lse and the gradients of the native backend for operands that want them."""
+    call = make_call(q, k, v, **arguments).with_(wants_lse=True).seeded()  # type: ignore[arg-type]
+    result = choose(call, "native").run(call)
+    out = call.restore(result.out)
+    dq, dk, dv = torch.autograd.grad(out, (q, k, v), dout)
+    assert result.lse is not None
+    return {"out": out, "lse": call.restore(result.lse), "dq": dq, "dk": dk, "dv": dv}
+
+
+def hold(q: Tensor, k: Tensor, v: Tensor, label: str, **arguments: object) -> None:
+    """Forward and backward against the oracle."""
+    q, k, v = (x.requires_grad_() for x in (q, k, v))
+    dout = torch.randn(*q.shape[:-1], v.shape[-1], dtype=q.dtype)
+    found = gradients(q, k, v, dout, **arguments)
+    assert_close_to_oracle(found, q, k, v, dout=dout, label=label, **arguments)
+
+
+class TestEdges:
+    @pytest.mark.parametrize("mask", [rg.Everything(), rg.Causal(), rg.SlidingWindow(5, 3)], ids=repr)
+    @pytest.mark.parametrize("lengths", [range(1, 36), range(92, 101), range(190, 195)], ids=str)
+    def test_every_length_around_a_tile(self, variant: str, mask: rg.Mask, lengths: range) -> None:
+        for length in lengths:
+            hold(*operands(1, length, 3), f"{variant}, {length} tokens", mask=mask)
+
+    @pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100, 127, 128, 129, 255, 256])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    def test_every_width_around_a_vector(self, variant: str, width: int, dtype: torch.dtype) -> None:
+        q, k, _ = operands(2, 13, width, dtype=dtype)
+        v = torch.randn(2, 13, 257 - width, dtype=dtype)
+        hold(q, k, v, f"{variant}, D = {width}", mask=rg.Causal())
+
+    def test_many_queries_read_packed_keys(self, variant: str) -> None:
+        """Long calls pack the keys before, not while, they are read; grouped heads share them."""
+        q, k, v = torch.randn(1, 6, 211, 8), torch.randn(1, 2, 131, 8), torch.randn(1, 2, 131, 5)
+        hold(q, k, v, variant, mask=rg.Causal() | rg.Prefix(7), scale=0.7)
+
+    @pytest.mark.parametrize("q_len", [1, 40])
+    def test_few_queries_split_the_keys(self, variant: str, q_len: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With fewer heads than threads the parts of the keys are merged."""
+        monkeypatch.setattr(library, "threads", lambda: 4)
+        monkeypatch.setattr(library, "parallel", lambda: 0)
+        mask = rg.Causal() & rg.Padding.from_valid(torch.arange(1601)[None] >= 900)
+        hold(torch.randn(1, q_len, 8), torch.randn(1, 1601, 8), torch.randn(1, 1601, 8), variant, mask=mask)
+
+    def test_two_intervals_a_row(self, variant: str) -> None:
+        ring = torch.arange(200).roll(67)
+        mask = rg.SlidingWindow(150) & ~rg.SlidingWindow(20)
+        hold(*operands(2, 200, 8), variant, mask=mask, q_positions=ring, k_positions=ring)
+
+    def test_bits_of_every_entry_and_head(self, variant: str) -> None:
+        mask = rg.Dense(torch.rand(2, 4, 130, 203) > 0.6)
+        hold(torch.randn(2, 4, 130, 8), torch.randn(2, 2, 203, 8), torch.randn(2, 2, 203, 8), variant, mask=mask)
+
+
+class TestMemory:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("length", [1, 13, 97])
+    def test_reads_nothing_beyond_its_operands(self, variant: str, dtype: torch.dtype, length: int) -> None:
+        """The same bits, whatever stands around every operand: not-a-number here."""
+
+        def inside(x: Tensor, around: float) -> Tensor:
+            room = torch.full([n + 4 for n in x.shape], around, dtype=dtype)
+            view = room[tuple(slice(2, -2) for _ in x.shape)]
+            return view.copy_(x).requires_grad_()
+
+        plain = operands(2, 3, length, 5, dtype=dtype)
+        dout = torch.randn(2, 3, length, 5, dtype=dtype)
+        bias = torch.randn(2, 3, length, length)
+        found = []
+        for around in (0.0, torch.nan):
+            room = torch.full((2, 3, length, length + 5), around)
+            room[..., 2:-3] = bias
+            q, k, v = (inside(x, around) for x in plain)
+            mods = [rg.Softcap(5.0), rg.Bias(room[..., 2:-3])]
+            found.append(gradients(q, k, v, inside(dout, around).detach(), mask=rg.Causal(), score_mod=mods))
+        for name, value in found[0].items():
+            assert torch.equal(value, found[1][name]), f"{variant}: {name} depends on what stands beyond its operands"
+
+    def test_offsets_beyond_32_bits(self, variant: str) -> None:
+        """Strides that put the second head's elements beyond 2^31."""
+        room = torch.empty(2**31 + 4096, dtype=torch.bfloat16)
+        q, k, v = (room.as_strided((2, 5, 8), (2**31, 24, 1), 8 * n).copy_(torch.randn(2, 5, 8)) for n in range(3))
+        hold(q.clone(), k.detach(), v.detach(), variant)
+
+
+class TestNumbers:
+    def test_exp(self, variant: str) -> None:
+        x = torch.cat([torch.linspace(-104, 88, 400_001), torch.tensor([-torch.inf, 0.0, -0.0, -1e-30])])
+        y = torch.empty_like(x)
+        library.kernels(variant).regard_exp(x.data_ptr(), y.data_ptr(), len(x))
+        assert _ulps(y, x.double().exp()) <= 2
+        hidden = torch.tensor([-torch.inf, -1e30, torch.nan])
+        y = torch.empty(3)
+        library.kernels(variant).regard_exp(hidden.data_ptr(), y.data_ptr(), 3)
+        assert y[0] == y[1] == 0
+        assert y[2].isnan()
+
+    def test_tanh(self, variant: str) -> None:
+        x = torch.cat([torch.linspace(-12, 12, 400_001), torch.tensor([1e-30, 1e-6, 50.0, -torch.inf, torch.inf])])
+        y = torch.empty_like(x)
+        library.kernels(variant).regard_tanh(x.data_ptr(), y.data_ptr(), len(x))
+        assert _ulps(y, x.double().tanh()) <= 4
+
+    @pytest.mark.parametrize("size", [1e-20, 1e2, 1e4])
+    def test_extreme_scores(self, variant: str, size: float) -> None:
+        q, k, v = operands(2, 67, 8)
+        hold(q * size, k, v, f"{variant}, scores of {size}")
+
+    def test_equal_scores(self, variant: str) -> None:
+        hold(torch.zeros(2, 67, 8), torch.randn(2, 67, 8), torch.randn(2, 67, 8), variant)
+
+    def test_a_bias_of_minus_infinity_hides(self, variant: str) -> None:
+        bias = torch.where(torch.rand(67, 67) > 0.5, 0.0, -torch.inf)
+        bias[3] = -torch.inf
+        hold(*operands(2, 67, 8), variant, score_mod=rg.Bias(bias))
+
+
+class TestThreads:
+    @pytest.fixture
+    def two_threads(self) -> Iterator[None]:
+        torch.set_num_threads(2)
+        yield
+        torch.set_num_threads(1)
+
+    @needs_kernels
+    @pytest.mark.usefixtures("two_threads")
+    def test_the_same_bits_every_time(self) -> None:
+        q, k, v = (x.requires_grad_() for x in operands(1, 700, 16))
+        dout = torch.randn(1, 700, 16)
+        first = gradients(q, k, v, dout, mask=rg.Causal())
+        for _ in range(5):
+            again = gradients(q, k, v, dout, mask=rg.Causal())
+            assert all(torch.equal(x, again[name]) for name, x in first.items())
+
+    @needs_kernels
+    @pytest.mark.usefixtures("two_threads")
+    def test_two_threads_give_the_oracle(self) -> None:
+        hold(*operands(3, 500, 8), "two threads", mask=rg.Causal())
+
+    @needs_kernels
+    def test_eight_callers_at_once(self) -> None:
+        inputs = [tuple(x.requires_grad_() for x in operands(2, 150 + n, 16)) for n in range(8)]
+        douts = [torch.randn(2, 150 + n, 16) for n in range(8)]
+        alone = [gradients(*inputs[n], douts[n]) for n in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(3):
+                together = list(pool.map(lambda n: gradients(*inputs[n], douts[n]), range(8)))
+                for one, other in zip(alone, together, strict=True):
+                    assert all(torch.equal(x, other[name]) for name, x in one.items())
+
+    @needs_kernels
+    def test_a_forked_child_computes_on_one_thread(self) -> None:
+        code = """
+import os, torch, regard as rg
+torch.set_num_threads(2)
+q, k, v = torch.randn(3, 1, 4, 300, 16).unbind()
+before = rg.attention(q, k, v, backend="native")
+child = os.fork()
+if child == 0:
+    os._exit(0 if torch.equal(rg.attention(q, k, v, backend="native"), before) else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+        assert run_python(code).returncode == 0
+
+    @needs_kernels
+    @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the loaded libraries are read from /proc")
+    def test_there_is_one_openmp_runtime(self) -> None:
+        code = """
+import torch, regard as rg
+torch.set_num_threads(2)
+rg.attention(*torch.randn(3, 1, 4, 300, 16).unbind(), backend="native")
+names = {line.split()[-1] for line in open("/proc/self/maps") if "/" in line}
+print(sum("gomp" in name.rsplit("/")[-1] or "iomp" in name.rsplit("/")[-1] for name in names))
+"""
+        assert run_python(code).stdout.strip() == "1"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"score_mod": rg.ScoreMod(lambda s, b, h, q, k: s)}, "knows Softcap, Alibi, Bias, RelativeBias"),
+            ({"score_mod": [rg.Softcap(2.0), rg.Softcap(3.0)]}, "takes one Softcap, and the call has several"),
+            ({"score_mod": [rg.Bias(torch.zeros(1))] * 5}, "takes at most 4 score changes, and the call has 5"),
+            (
+                {"score_mod": rg.Alibi.for_heads(2), "q_positions": torch.arange(7)},
+                "knows Alibi at default positions only",
+            ),
+        ],
+        ids=lambda x: x if isinstance(x, str) else "",
+    )
+    @needs_kernels
+    def test_score_changes(self, change: dict[str, object], message: str) -> None:
+        with pytest.raises(rg.UnsupportedError, match=message):
+            rg.attention(*operands(2, 7, 4), backend="native", **change)  # type: ignore[arg-type]
+
+    @needs_kernels
+    def test_layouts_and_sizes(self) -> None:
+        q, k, v = operands(2, 7, 4)
+        with pytest.raises(rg.UnsupportedError, match=r"unit last stride, and k has strides"):
+            rg.attention(q, k.mT.contiguous().mT, v, backend="native")
+        with pytest.raises(rg.UnsupportedError, match="takes 1 to 256 features, and v have 257"):
+            rg.attention(q, k, torch.randn(2, 7, 257), backend="native")
+        with pytest.raises(rg.UnsupportedError, match="takes float32, bfloat16, float16 only"):
+            rg.attention(q.double(), k.double(), v.double(), backend="native")
+
+    @needs_kernels
+    def test_a_mask_of_too_many_bits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(masks, "MAX_BITS_BYTES", 0)
+        with pytest.raises(rg.UnsupportedError, match=r"keeps one bit a pair .* and Dilated\(2\) needs 0 MiB"):
+            rg.attention(*operands(2, 7, 4), mask=rg.Dilated(2), backend="native")
+        assert rg.attention(*operands(2, 7, 4), mask=rg.Causal() | rg.Prefix(2), backend="native").isfinite().all()
+
+    @needs_kernels
+    def test_a_second_derivative(self) -> None:
+        q, k, v = (x.requires_grad_() for x in operands(2, 7, 4))
+        (first,) = torch.autograd.grad(rg.attention(q, k, v, backend="native").sum(), q, create_graph=True)
+        with pytest.raises(rg.UnsupportedError, match='no second derivative.*backend="reference"'):
+            first.sum().backward()
+
+    @needs_kernels
+    @pytest.mark.parametrize(
+        ("forced", "message"),
+        [("sse9", "must be one of portable, avx2, avx512, avx512_bf16: got 'sse9'"), ("avx512", "cannot run here")],
+    )
+    def test_a_forced_variant_that_cannot_run(
+        self, monkeypatch: pytest.MonkeyPatch, forced: str, message: str
+    ) -> None:
+        monkeypatch.setenv(library.CHOICE, forced)
+        monkeypatch.setattr(library, "supported", lambda: ("portable",))
+        with pytest.raises(rg.ArgumentError, match=message):
+            library.variant.__wrapped__()
+
+    @needs_kernels
+    def test_a_forced_variant_is_the_one_that_runs(self) -> None:
+        code = "import regard.backends.native.library as l; print(l.variant(), l.kernels()._name)"
+        done = run_python(code, **{library.CHOICE: "portable"}).stdout
+        assert done.startswith("portable ")
+        assert done.strip().endswith("libregard_portable.so")
+
+    def test_without_kernels(self, without_kernels: None) -> None:
+        with pytest.raises(rg.UnsupportedError, match="has no compiled kernels"):
+            rg.attention(*operands(2, 7, 4), backend="native")
+        assert rg.attention(*operands(2, 7, 4)).isfinite().all()
+
+    def test_an_installation_without_libraries_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(library, "installed", dict)
+        assert library.supported.__wrapped__() == ()
+        monkeypatch.setattr(library, "supported", tuple)
+        assert "a C++17 compiler was missing" in (library.missing() or "")
+
+    @needs_kernels
+    def test_is_the_first_choice(self) -> None:
+        assert choose(make_call(*operands(2, 300, 16), score_mod=rg.Softcap(3.0))) is backend("native")
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Another interpreter, that no other test has touched."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def _ulps(found: Tensor, exact: Tensor) -> float:
+    """The largest error in units of the last place of the exact value, subnormal ones included."""
+    right = exact.float()
+    step = (torch.nextafter(right.abs(), torch.tensor(torch.inf)) - right.abs()).double()
+    error = torch.where(found.double() == exact, 0, (found.double() - exact).abs() / step)
+    return float(torch.where(right.isinf(), 0, error).max())
