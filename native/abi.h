@@ -52,6 +52,8 @@ struct RegardCall {
     float scale, keep_scale;  // keep_scale = 1 / (1 - dropout_p)
     RegardTensor q, k, v, out;
     float* lse;          // (batch, heads, q_len), contiguous
+    float* norms;        // (batch, heads, q_len, 2), contiguous: with a row's two numbers its weights are
+                         // exp(s - first) * second, which has more digits than exp(s - lse). As exact_out
     float* exact_out;    // (batch, heads, q_len, value_features), contiguous, out before it is rounded: backward's delta
                          // cancels digits that a rounded one lacks. Forward: written unless null; backward: read
     const float* sinks;  // (heads,) or null

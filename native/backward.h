@@ -65,7 +65,7 @@ struct Backward {
         Scratch memory, row_memory;
         int64_t b = 0, kv_head = 0, chunk = 0;
         Row* row = nullptr;
-        float *lse, *delta, *weights, *grads, *grad_k, *grad_v;
+        float *shift, *norm, *delta, *weights, *grads, *grad_k, *grad_v;
         Unit *queries, *query_lines, *grad_outs, *grad_out_lines, *key_panels, *key_lines, *value_panels;
         Unit *weight_lines, *grad_lines, *grad_rows;
 
@@ -74,7 +74,7 @@ struct Backward {
         bool allocate() {
             const int64_t n = f.padded_rows, features = f.depth + f.value_depth, width = f.columns + f.value_columns;
             row = row_memory.get<Row>(n);
-            float* at = memory.get<float>(2 * n + n * features + n / UNIT * width + 2 * W + 2 * BLOCK * BLOCK +
+            float* at = memory.get<float>(3 * n + n * features + n / UNIT * width + 2 * W + 2 * BLOCK * BLOCK +
                                           BLOCK * (2 * width + features) + 3 * BLOCK * BLOCK / 2);
             if (!row || !at) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
@@ -96,7 +96,8 @@ struct Backward {
             }
             queries = (Unit*)take(n * f.depth + W);
             grad_outs = (Unit*)take(n * f.value_depth + W);
-            lse = take(n);
+            shift = take(n);
+            norm = take(n);
             delta = take(n);
             return true;
         }
@@ -134,7 +135,8 @@ struct Backward {
                     for (int64_t n = 0; n < c.value_features; n += W)
                         sum += elements(grad, n, c.value_features) * elements(out, n, c.value_features);
                 }
-                lse[r] = c.lse[at] == -INF ? 0 : c.lse[at];
+                shift[r] = c.norms[2 * at];
+                norm[r] = c.norms[2 * at + 1];
                 delta[r] = sum_across(sum) - (c.grad_lse ? c.grad_lse[at] : 0);
                 if (chunk == 0) c.delta[at] = delta[r];
             }
@@ -218,18 +220,18 @@ struct Backward {
         // One row: scores to (dropped) weights in p, the weights' gradients to the scores' in ds.
         template <bool PLAIN>
         void weigh(int64_t r, Span span, int64_t start, float* p, float* ds) const {
-            const float shift = lse[r], level = delta[r];
+            const float top = shift[r], share = norm[r], level = delta[r];
             for (int at = span.first; at < span.last; at += W) {
                 vf s = load(p + at), grad = load(ds + at);
                 if constexpr (PLAIN) {
-                    const vf weight = exp(s - shift);
+                    const vf weight = exp(s - top) * share;
                     store(p + at, weight);
                     store(ds + at, weight * (grad - level) * c.scale);
                 } else {
                     const int64_t j = start + at;
                     vf slope = {};
                     s = changed(c, b, row[r], j, s, &slope);
-                    vf weight = allowed(row[r], j) ? exp(s - shift) : vf{}, dropped = weight;
+                    vf weight = allowed(row[r], j) ? exp(s - top) * share : vf{}, dropped = weight;
                     if (c.dropout) {
                         const vi keep = kept(c, row[r], j);
                         dropped = keep ? weight * c.keep_scale : vf{};

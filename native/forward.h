@@ -60,18 +60,20 @@ struct Forward {
     }
 
     void write(int64_t b, const Row& row, const float* out, float top, float total) const {
-        float lse = -INF, factor = 0;
-        if (total != 0) {
-            lse = top + std::log(total);
-            factor = c.keep_scale / total;
-        }
+        double lse = total == 0 ? -INF : top + std::log(double(total));
+        float factor = total == 0 ? 0 : c.keep_scale / total;
         if (c.sinks) {
-            const float sink = c.sinks[row.head], high = lse > sink ? lse : sink;
-            const float both = high == -INF ? -INF : high + std::log(std::exp(lse - high) + std::exp(sink - high));
+            const double sink = c.sinks[row.head], high = lse > sink ? lse : sink;
+            const double both = high == -INF ? -INF : high + std::log(std::exp(lse - high) + std::exp(sink - high));
             factor *= lse == -INF ? 0 : std::exp(lse - both);
             lse = both;
         }
-        c.lse[row_number(c, b, row)] = lse;
+        const int64_t at = row_number(c, b, row);
+        c.lse[at] = float(lse);
+        if (c.norms) {
+            c.norms[2 * at] = top == -INF ? 0 : top;
+            c.norms[2 * at + 1] = top == -INF ? 0 : float(std::exp(top - lse));
+        }
         write_row(out, factor, c.value_features, row_of<In>(c.out, b, row.head, row.index));
         if (c.exact_out) write_row(out, factor, c.value_features, exact_out_row(c, b, row));
     }

@@ -75,7 +75,13 @@ class ScoreView(ctypes.Structure):
 
 
 class CallView(ctypes.Structure):
-    """A whole call."""
+    """A whole call.
+
+    Attributes:
+        sinks_kept: the float32 copy of the sinks that ``sinks`` points to.
+    """
+
+    sinks_kept: Tensor
 
     _fields_ = (
         ("struct_size", c_int64),
@@ -96,6 +102,7 @@ class CallView(ctypes.Structure):
         ("v", TensorView),
         ("out", TensorView),
         ("lse", c_void_p),
+        ("norms", c_void_p),
         ("exact_out", c_void_p),
         ("sinks", c_void_p),
         ("mask", MaskView),

@@ -69,7 +69,7 @@ class Native(Backend):
         if call.needs_grad:
             out, lse = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
         else:
-            out, lse, _ = forward(plan, q, k, v, call.sinks)
+            out, lse = forward(plan, q, k, v, call.sinks)
         return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
 
 

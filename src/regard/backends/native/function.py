@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from regard.backends.native.abi import DTYPES, CallView, TensorView
 from regard.backends.native.masks import KernelMask
 from regard.backends.native.scores import Added
 
-_BLOCK = 96
+_TASK_ROWS, _CHUNK_KEYS = 192, 384
 _FLAGS = {1: "the kernels ran out of memory", 2: "the compiled kernels belong to another version of regard"}
 
 
@@ -38,68 +38,75 @@ class Plan:
     seed: int | None
 
 
-def forward(
-    plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *, for_backward: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """``out (B, H, Lq, Dv)``, ``lse (B, H, Lq)``, and for backward ``out`` before it is rounded to its dtype."""
-    batch, heads, q_len, _ = q.shape
-    exact = out = torch.empty((batch, heads, q_len, v.shape[3]), dtype=q.dtype)
-    lse = torch.empty((batch, heads, q_len), dtype=torch.float32)
-    sinks = None if sinks is None else sinks.detach().float().contiguous()
-    view = _view(plan, q, k, v, lse)
-    view.out, view.sinks = TensorView.of(out), None if sinks is None else sinks.data_ptr()
-    if for_backward and out.dtype != torch.float32:
-        exact = torch.empty_like(out, dtype=torch.float32)
-        view.exact_out = exact.data_ptr()
-    for n, change in enumerate(plan.changes):
-        view.scores[n] = scores.view(change, q_len)
-    tasks = batch * k.shape[1] * -(-heads // max(k.shape[1], 1) * q_len // (2 * _BLOCK))
-    view.chunks = _chunks(tasks, view.threads, k.shape[2] // (4 * _BLOCK))
+class Saved(NamedTuple):
+    """The tensors that backward reads.
+
+    Attributes:
+        q: ``(B, H, Lq, D)``.
+        k: ``(B, Hkv, Lk, D)``.
+        v: ``(B, Hkv, Lk, Dv)``.
+        sinks: ``(H,)`` or None.
+        lse: ``(B, H, Lq)``.
+        norms: ``(B, H, Lq, 2)``: with a row's two numbers its weights are ``exp(s - first) * second``.
+        exact_out: ``(B, H, Lq, Dv)``, out before it is rounded to its dtype.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    sinks: Tensor | None
+    lse: Tensor
+    norms: Tensor
+    exact_out: Tensor
+
+
+def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``out (B, H, Lq, Dv)`` and ``lse (B, H, Lq)``."""
+    out, lse, view = _prepared(plan, q, k, v, sinks)
     _run("regard_forward", view)
-    return out, lse, exact
+    return out, lse
+
+
+def forward_and_save(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Saved]:
+    """`forward`, and what `backward` needs."""
+    out, lse, view = _prepared(plan, q, k, v, sinks)
+    exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
+    norms = torch.empty((*lse.shape, 2))
+    view.norms, view.exact_out = norms.data_ptr(), None if exact is out else exact.data_ptr()
+    _run("regard_forward", view)
+    return out, lse, Saved(q, k, v, sinks, lse, norms, exact)
 
 
 def backward(
-    plan: Plan,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    sinks: Tensor | None,
-    exact: Tensor,
-    lse: Tensor,
-    grad_out: Tensor,
-    grad_lse: Tensor | None,
-    wanted: tuple[bool, ...],
+    plan: Plan, saved: Saved, grad_out: Tensor, grad_lse: Tensor | None, wanted: tuple[bool, ...]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of q, k, v, sinks and of every added table; None for an added table that wants none."""
+    """The gradients of q, k, v, sinks and of every added table; None for an added table that is not ``wanted``."""
+    q, k, v, sinks, lse, norms, exact = saved
     batch, heads, q_len, _ = q.shape
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     grad_q, grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
     delta = torch.empty_like(lse)
     view = _view(plan, q, k, v, lse)
-    view.exact_out = exact.data_ptr()
+    view.norms, view.exact_out, view.delta = norms.data_ptr(), exact.data_ptr(), delta.data_ptr()
     view.grad_out, view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, (grad_out, grad_q, grad_k, grad_v))
-    view.delta = delta.data_ptr()
     view.grad_lse = None if grad_lse is None else grad_lse.data_ptr()
-    view.chunks = _chunks(batch * k.shape[1], view.threads, k.shape[2] // (4 * _BLOCK))
-    buffers: list[Tensor | None] = []
-    for n, change in enumerate(plan.changes):
-        buffer = None
-        if isinstance(change, Added):
-            if wanted[len(buffers)]:
-                buffer = scores.gradient_buffer(change, view.chunks, batch, heads)
-            buffers.append(buffer)
-        view.scores[n] = scores.view(change, q_len, buffer)
-    _run("regard_backward", view)
+    view.chunks = _chunks(batch * k.shape[1], view.threads, k.shape[2])
     added = [change for change in plan.changes if isinstance(change, Added)]
-    grads = [None if b is None else scores.gradient(c, b) for c, b in zip(added, buffers, strict=True)]
+    buffers = {
+        change: scores.gradient_buffer(change, view.chunks, batch, heads)
+        for change, wants in zip(added, wanted, strict=True)
+        if wants
+    }
+    for n, change in enumerate(plan.changes):
+        view.scores[n] = scores.view(change, q_len, buffers.get(change) if isinstance(change, Added) else None)
+    _run("regard_backward", view)
+    grads = [scores.gradient(change, buffers[change]) if change in buffers else None for change in added]
     grad_sinks = None
     if sinks is not None:
         # The sink's value vector is 0, so its score's gradient is its share times -delta.
         share = torch.exp(sinks.float()[:, None] - lse)
-        alive = share > 0
-        grad_sinks = torch.where(alive, -share * delta, 0).sum((0, 2)).to(sinks.dtype)
+        grad_sinks = torch.where(share > 0, -share * delta, 0).sum((0, 2)).to(sinks.dtype)
     return grad_q, grad_k, grad_v, grad_sinks, *grads
 
 
@@ -110,20 +117,21 @@ class Attention(torch.autograd.Function):
     def forward(
         ctx: Any, plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *tables: Tensor
     ) -> tuple[Tensor, Tensor]:
-        out, lse, exact = forward(plan, q, k, v, sinks, for_backward=True)
+        out, lse, saved = forward_and_save(plan, q, k, v, sinks)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(q, k, v, sinks, exact, lse)
+        # The plan points into the tables; saved here as well, they are checked for changes in place.
+        ctx.save_for_backward(*saved, *tables)
         return out, lse
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> Any:
-        q, k, v, sinks, exact, lse = ctx.saved_tensors
+        saved = Saved(*ctx.saved_tensors[: len(Saved._fields)])
         if grad_out is None:
-            grad_out = torch.zeros_like(exact, dtype=q.dtype)
+            grad_out = torch.zeros_like(saved.exact_out, dtype=saved.q.dtype)
         wanted = tuple(ctx.needs_input_grad[5:])
         return None, *_FirstDerivative.apply(  # type: ignore[no-untyped-call]  # torch does not type it
-            ctx.plan, q, k, v, sinks, exact, lse, grad_out, grad_lse, wanted
+            ctx.plan, wanted, grad_out, grad_lse, *saved
         )
 
 
@@ -131,8 +139,10 @@ class _FirstDerivative(torch.autograd.Function):
     """`backward`, whose own derivative is refused by name instead of being silently wrong."""
 
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *args: Any) -> tuple[Tensor | None, ...]:
-        return backward(plan, *args)
+    def forward(
+        ctx: Any, plan: Plan, wanted: tuple[bool, ...], grad_out: Tensor, grad_lse: Tensor | None, *saved: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        return backward(plan, Saved(*saved), grad_out, grad_lse, wanted)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
@@ -140,6 +150,23 @@ class _FirstDerivative(torch.autograd.Function):
             'backend="native" has no second derivative: one was asked for. Call attention with '
             'backend="reference", which has derivatives of every order.'
         )
+
+
+def _prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, CallView]:
+    """Room for out and lse, and the call that fills them."""
+    batch, heads, q_len, _ = q.shape
+    out = torch.empty((batch, heads, q_len, v.shape[3]), dtype=q.dtype)
+    lse = torch.empty((batch, heads, q_len), dtype=torch.float32)
+    view = _view(plan, q, k, v, lse)
+    view.out = TensorView.of(out)
+    if sinks is not None:
+        view.sinks_kept = sinks.detach().float().contiguous()
+        view.sinks = view.sinks_kept.data_ptr()
+    for n, change in enumerate(plan.changes):
+        view.scores[n] = scores.view(change, q_len)
+    tasks = batch * k.shape[1] * -(-view.group * q_len // _TASK_ROWS)
+    view.chunks = _chunks(tasks, view.threads, k.shape[2])
+    return out, lse, view
 
 
 def _view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallView:
@@ -157,11 +184,11 @@ def _view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallView:
     return view
 
 
-def _chunks(tasks: int, threads: int, most: int) -> int:
-    """Into how many parts the keys are split so that every thread has work."""
+def _chunks(tasks: int, threads: int, k_len: int) -> int:
+    """Into how many parts the keys are split so that every thread has work; a part is at least `_CHUNK_KEYS` long."""
     if tasks >= threads or tasks == 0:
         return 1
-    return max(min(-(-2 * threads // tasks), most), 1)
+    return max(min(-(-2 * threads // tasks), k_len // _CHUNK_KEYS), 1)
 
 
 def _run(name: str, view: CallView) -> None:

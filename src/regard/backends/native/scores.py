@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from regard.backends.native.abi import MAX_SCORES, ScoreKind, ScoreView
 from regard.scores import Alibi, Bias, RelativeBias, ScoreModification, Softcap
 
 
-class Added(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Added:
     """A float32 tensor that is added to the scores.
 
     Attributes:
