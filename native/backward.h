@@ -199,10 +199,9 @@ struct Backward {
                 panels(height, queries + (first + r) * f.depth, key_panels, f.depth, span.first, span.last, p, c.scale);
                 panels(height, grad_outs + (first + r) * f.value_depth, value_panels, f.value_depth, span.first, span.last, ds, 1);
             }
-            const bool plain = !span.masked && !c.scores_count && !c.dropout;
             for (int n = 0; n < height; ++n)
-                plain ? weigh<true>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK)
-                      : weigh<false>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK);
+                c.dropout ? weigh<true>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK)
+                          : weigh<false>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK);
             for (int n = 0; n < tall; ++n) {
                 const bool real = n < height && !span.empty();
                 const int before = real ? span.first : BLOCK, after = real ? span.last : BLOCK;
@@ -218,29 +217,25 @@ struct Backward {
         }
 
         // One row: scores to (dropped) weights in p, the weights' gradients to the scores' in ds.
-        template <bool PLAIN>
+        template <bool DROPOUT>
         void weigh(int64_t r, Span span, int64_t start, float* p, float* ds) const {
-            const float top = shift[r], share = norm[r], level = delta[r];
+            const float top = shift[r], share = norm[r], level = delta[r], scale = c.scores_count ? 1 : c.scale;
+            float slope[BLOCK];
+            if (span.masked || c.scores_count) change_row(c, b, row[r], span, start, p, slope);
             for (int at = span.first; at < span.last; at += W) {
-                vf s = load(p + at), grad = load(ds + at);
-                if constexpr (PLAIN) {
-                    const vf weight = exp(s - top) * share;
-                    store(p + at, weight);
-                    store(ds + at, weight * (grad - level) * c.scale);
-                } else {
-                    const int64_t j = start + at;
-                    vf slope = {};
-                    s = changed(c, b, row[r], j, s, &slope);
-                    vf weight = allowed(row[r], j) ? exp(s - top) * share : vf{}, dropped = weight;
-                    if (c.dropout) {
-                        const vi keep = kept(c, row[r], j);
-                        dropped = keep ? weight * c.keep_scale : vf{};
-                        grad = keep ? grad * c.keep_scale : vf{};
-                    }
-                    store(p + at, dropped);
-                    store(ds + at, unchanged(c, chunk, b, row[r], j, weight * (grad - level), slope) * c.scale);
+                const vf weight = exp(load(p + at) - top) * share;
+                vf dropped = weight, grad = load(ds + at);
+                if constexpr (DROPOUT) {
+                    const vi keep = kept(c, row[r], start + at);
+                    dropped = keep ? weight * c.keep_scale : vf{};
+                    grad = keep ? grad * c.keep_scale : vf{};
                 }
+                store(p + at, dropped);
+                store(ds + at, weight * (grad - level) * scale);
             }
+            if (!c.scores_count) return;
+            unchange_row(c, chunk, b, row[r], span, start, ds, slope);
+            for (int at = span.first; at < span.last; at += W) store(ds + at, load(ds + at) * c.scale);
         }
 
         // A strip of weights and gradients rounded to pairs: of rows for dV and dK, of columns for dQ.

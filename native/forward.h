@@ -198,7 +198,8 @@ struct Forward {
         void step(int r, int height, Span span, int64_t start, const Unit* keys) {
             const int64_t depth = f.shape.depth;
             panels(height, queries + r * depth, keys, depth, span.first, span.last, scores, c.scale);
-            if (span.masked || c.scores_count) change(r, height, span, start);
+            if (span.masked || c.scores_count)
+                for (int n = 0; n < height; ++n) change_row(c, b, row[r + n], span, start, scores + n * BLOCK, nullptr);
             float rescale[ROWS + W] = {}, shift[ROWS];
             for (int n = 0; n < height; ++n) {
                 vf high = splat(-INF);
@@ -218,16 +219,6 @@ struct Forward {
             const int64_t first = span.first / unit, depth_of_keys = (span.last - span.first) / unit;
             strip<BLOCK / unit>(height, weights + first, 1, f.shape.values(keys) + first * f.value_columns, f.value_columns,
                                 depth_of_keys, out + r * f.value_columns, f.value_columns, f.value_columns, Rescaled{rescale});
-        }
-
-        void change(int r, int height, Span span, int64_t start) {
-            for (int n = 0; n < height; ++n)
-                for (int at = span.first; at < span.last; at += W) {
-                    float* s = scores + n * BLOCK + at;
-                    const Row& of = row[r + n];
-                    const vf changed_ = changed(c, b, of, start + at, load(s), nullptr);
-                    store(s, allowed(of, start + at) ? changed_ : splat(-INF));
-                }
         }
 
         template <bool DROPOUT>

@@ -4,6 +4,7 @@
 // values are then read once for all of them.
 #pragma once
 #include <cmath>
+#include <utility>
 
 #include "abi.h"
 #include "pack.h"
@@ -111,62 +112,89 @@ inline Span span_of(const Row* rows, int count, int64_t block_start, int64_t blo
     return {first, last < BLOCK ? last : BLOCK, masked};
 }
 
-inline vi allowed(const Row& row, int64_t j) {
-    if (row.bits) {
-        const uint32_t word = row.bits[j / 32] >> (j % 32);
-        return (splat(word) & (vu)(splat(int32_t(1)) << lanes())) != 0u;
-    }
-    const vi at = lanes() + int32_t(j);
-    return ((at >= row.first.start) & (at < row.first.stop)) | ((at >= row.second.start) & (at < row.second.stop));
-}
-
 inline vi kept(const RegardCall& c, const Row& row, int64_t j) {
     const vu column = ((vu)lanes() + uint32_t(j)) * GOLDEN;
     return mix32(column ^ row.dropout) >= c.drop_below;
 }
 
-// --- score changes --------------------------------------------------------------------------------------------------
-
-inline const float* score_row(const RegardScore& s, int64_t b, const Row& row) {
-    return s.data + b * s.batch + row.head * s.head + row.index * s.row;
+// The scores of hidden columns to -inf.
+inline void hide(const Row& row, Span span, int64_t start, float* s) {
+    if (row.bits) {
+        const vu lane_bits = (vu)(splat(int32_t(1)) << lanes());
+        for (int at = span.first; at < span.last; at += W) {
+            const uint32_t word = row.bits[(start + at) / 32] >> (start + at) % 32;
+            store(s + at, (splat(word) & lane_bits) != 0u ? load(s + at) : splat(-INF));
+        }
+        return;
+    }
+    const auto [first, second] = std::pair{row.first, row.second};
+    // As unsigned numbers, columns before an interval lie beyond its end.
+    const vu from_first = (vu)(lanes() + int32_t(start - first.start)), from_second = (vu)(lanes() + int32_t(start - second.start));
+    const uint32_t size = first.stop > first.start ? first.stop - first.start : 0;
+    const uint32_t more = second.stop > second.start ? second.stop - second.start : 0;
+    for (int at = span.first; at < span.last; at += W) {
+        vi seen = from_first + uint32_t(at) < size;
+        if (more) seen |= from_second + uint32_t(at) < more;
+        store(s + at, seen ? load(s + at) : splat(-INF));
+    }
 }
 
-// W scores of a row from column j on. `slope`, where wanted, gets the derivative by the score before the changes.
-inline vf changed(const RegardCall& c, int64_t b, const Row& row, int64_t j, vf s, vf* slope) {
+// --- score changes --------------------------------------------------------------------------------------------------
+
+// The scores of a row in the columns of a span, changed in order and -inf where the mask hides. `slope`, where wanted,
+// gets the derivative of the cap. One change after another, so that each is one loop over neighbouring numbers.
+inline void change_row(const RegardCall& c, int64_t b, const Row& row, Span span, int64_t start, float* s, float* slope) {
     for (int n = 0; n < c.scores_count; ++n) {
         const RegardScore& change = c.scores[n];
         if (change.kind == REGARD_SCORE_CAP) {
-            const vf t = tanh(s / change.cap);
-            s = change.cap * t;
-            if (slope) *slope = 1.0f - t * t;
-        } else {
-            const float* added = score_row(change, b, row);
-            s += change.column ? load_part(added + j, c.k_len - j) : splat(*added);
+            const float cap = change.cap;
+            for (int at = span.first; at < span.last; at += W) {
+                const vf t = tanh(load(s + at) / cap);
+                store(s + at, cap * t);
+                if (slope) store(slope + at, 1.0f - t * t);
+            }
+            continue;
         }
+        const float* added = change.data + b * change.batch + row.head * change.head + row.index * change.row;
+        if (!change.column) {
+            for (int at = span.first; at < span.last; at += W) store(s + at, load(s + at) + *added);
+            continue;
+        }
+        added += start;
+        const int64_t there = c.k_len - start;
+        int at = span.first;
+        for (; at < span.last && at + W <= there; at += W) store(s + at, load(s + at) + load(added + at));
+        if (at < span.last) store(s + at, load(s + at) + load_part(added + at, there - at));
     }
-    return s;
+    if (span.masked) hide(row, span, start, s);
 }
 
-// Hands the gradient of W changed scores to what was added, and returns it before the changes.
-inline vf unchanged(const RegardCall& c, int64_t chunk, int64_t b, const Row& row, int64_t j, vf grad, vf slope) {
+// Hands the gradient of a row's changed scores to what was added, and brings it back to before the changes.
+inline void unchange_row(const RegardCall& c, int64_t chunk, int64_t b, const Row& row, Span span, int64_t start, float* grad,
+                         const float* slope) {
     for (int n = c.scores_count - 1; n >= 0; --n) {
         const RegardScore& change = c.scores[n];
         if (change.kind == REGARD_SCORE_CAP) {
             // Where the weight is 0 the slope may be NaN, and nothing flows.
-            grad = grad != 0.0f ? grad * slope : vf{};
-        } else if (change.grad) {
-            float* to = change.grad + chunk * change.grad_chunk + b * change.grad_batch + row.head * change.grad_head +
-                        row.index * change.grad_row;
-            if (!change.grad_column) {
-                *to += sum_across(grad);
-            } else if (j + W <= c.k_len) {
-                store(to + j, load(to + j) + grad);
-            } else {
-                for (int64_t n = j; n < c.k_len; ++n) to[n] += grad[n - j];
-            }
+            for (int at = span.first; at < span.last; at += W)
+                store(grad + at, load(grad + at) != 0.0f ? load(grad + at) * load(slope + at) : vf{});
+            continue;
         }
+        if (!change.grad) continue;
+        float* to = change.grad + chunk * change.grad_chunk + b * change.grad_batch + row.head * change.grad_head +
+                    row.index * change.grad_row;
+        if (!change.grad_column) {
+            vf sum = {};
+            for (int at = span.first; at < span.last; at += W) sum += load(grad + at);
+            *to += sum_across(sum);
+            continue;
+        }
+        to += start;
+        const int64_t there = c.k_len - start;
+        int at = span.first;
+        for (; at < span.last && at + W <= there; at += W) store(to + at, load(to + at) + load(grad + at));
+        for (; at < span.last && at < there; ++at) to[at] += grad[at];
     }
-    return grad;
 }
 
 }  // namespace regard

@@ -87,7 +87,7 @@ inline vf scale_by_power(vf x, vf n) {
 }
 
 // e^x within 2 ulp, for -inf <= x <= 88; NaN stays NaN. Cody-Waite reduction, then the polynomial of Cephes' expf.
-inline vf exp(vf x) {
+[[gnu::always_inline]] inline vf exp(vf x) {
     const vf low = splat(-105.0f);  // e^-105 rounds to 0 in float32
     x = low > x ? low : x;
     const float round = 12582912.0f;  // 1.5 * 2^23: adding it leaves no fraction bits
