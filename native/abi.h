@@ -76,6 +76,9 @@ __attribute__((visibility("default"))) int regard_backward(const RegardCall* cal
 // Bit n is set when this processor can run the variant n of {portable, avx2, avx512, avx512_bf16}.
 __attribute__((visibility("default"))) int regard_supported_variants(void);
 
+// Whether this processor multiplies pairs of bfloat16 faster than float32.
+__attribute__((visibility("default"))) int regard_has_fast_bfloat16(void);
+
 // The kernels' exponential and hyperbolic tangent, for tests of their accuracy.
 __attribute__((visibility("default"))) void regard_exp(const float* x, float* y, int64_t n);
 __attribute__((visibility("default"))) void regard_tanh(const float* x, float* y, int64_t n);

@@ -44,6 +44,17 @@ int regard_backward(const RegardCall* call) { return regard::run<regard::Backwar
 void regard_exp(const float* x, float* y, int64_t n) { regard::apply<regard::exp>(x, y, n); }
 void regard_tanh(const float* x, float* y, int64_t n) { regard::apply<regard::tanh>(x, y, n); }
 
+int regard_has_fast_bfloat16() {
+#if defined(__x86_64__)
+    // AMD's take as long as float32's. On Intel (Sapphire Rapids) tiles of pairs reached 76 GFLOP/s where those of
+    // float32 reached 124.
+    __builtin_cpu_init();
+    return __builtin_cpu_is("amd");
+#else
+    return 0;
+#endif
+}
+
 int regard_supported_variants() {
     int variants = 1;
 #if defined(__x86_64__)

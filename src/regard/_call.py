@@ -176,8 +176,12 @@ def _lead(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...] | None:
     """The broadcast leading dims; None when all three operands are ``(tokens, features)``."""
     if max(x.ndim for x in (q, k, v)) == 2:
         return None
+    shapes = [x.shape[:-3] for x in (q, k, v)]
+    # Asking torch takes longer than a small call's whole attention.
+    if shapes[0] == shapes[1] == shapes[2]:
+        return tuple(shapes[0])
     try:
-        return tuple(torch.broadcast_shapes(*(x.shape[:-3] for x in (q, k, v))))
+        return tuple(torch.broadcast_shapes(*shapes))
     except RuntimeError:
         raise ShapeError(f"the dims before heads must broadcast together: {got({'q': q, 'k': k, 'v': v})}.") from None
 

@@ -51,14 +51,15 @@ def missing() -> str | None:
 
 @cache
 def variant() -> str:
-    """The variant in use: the fastest that the processor supports, or the one that `CHOICE` forces.
+    """The variant in use: the fastest on this processor, or the one that `CHOICE` forces.
 
     Raises:
         ArgumentError: `CHOICE` names no variant, or one that cannot run here.
     """
     forced = os.environ.get(CHOICE)
     if not forced:
-        return supported()[-1]
+        usable = [v for v in supported() if v != "avx512_bf16" or kernels("portable").regard_has_fast_bfloat16()]
+        return usable[-1]
     if forced not in VARIANTS:
         raise ArgumentError(f"{CHOICE} must be one of {', '.join(VARIANTS)}: got {forced!r}.")
     if forced not in supported():
