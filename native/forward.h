@@ -25,7 +25,9 @@ struct Forward {
           pairs(call.batch * call.kv_heads),
           key_blocks((call.k_len + BLOCK - 1) / BLOCK),
           value_columns(round_up(call.value_features, W)) {
-        packs_once = rows > SHORT_ROWS || (rows > BLOCK && pairs < c.threads);
+        // Few tasks read the same keys where there are few rows, or where each row sees few keys.
+        const bool narrow = call.mask.kind == REGARD_MASK_BAND && call.mask.band_high - call.mask.band_low <= SHORT_ROWS;
+        packs_once = !narrow && (rows > SHORT_ROWS || (rows > BLOCK && pairs < c.threads));
         task_rows = packs_once ? TASK_ROWS : SHORT_ROWS;
         row_blocks = (rows + task_rows - 1) / task_rows;
     }
