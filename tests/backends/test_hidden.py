@@ -62,7 +62,7 @@ def test_a_bias_at_a_hidden_pair_reaches_nothing(name: str, odd: float) -> None:
         assert (grads[3][~rg.Causal().dense(7, 11)[0, 0]] == 0).all()
 
 
-@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "native"])  # which refuses functions
 def test_a_function_that_is_odd_at_hidden_pairs_reaches_nothing(name: str) -> None:
     """``sqrt(q - k)`` is NaN for keys of the future, and its derivative infinite at the hidden present."""
     q, k, v = random_operands()
