@@ -30,7 +30,7 @@ MASKS = {
 
 
 @pytest.mark.usefixtures("elsewhere")
-@pytest.mark.parametrize("name", ["torch", "blockwise", "reference"])
+@pytest.mark.parametrize("name", ["torch", "native", "blockwise", "reference"])
 @pytest.mark.parametrize("mask", MASKS)
 def test_attention_makes_its_tensors_where_the_operands_are(name: str, mask: str) -> None:
     q = torch.ones(1, 2, LONG, 4, device="cpu", requires_grad=True)

@@ -6,12 +6,12 @@ import math
 
 import pytest
 import torch
-from regard.testing.claims import claiming
 from torch import Tensor
 
 import regard as rg
 from regard import _dropout
 from regard._coordinates import Frame
+from regard.testing.claims import claiming
 from regard.testing.oracle import keeps
 
 OFFERS = claiming(lambda can: can.dropout)

@@ -71,7 +71,7 @@ def forward_and_save(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor 
     """`forward`, and what `backward` needs."""
     out, lse, view = _prepared(plan, q, k, v, sinks)
     exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
-    norms = torch.empty((*lse.shape, 2))
+    norms = lse.new_empty((*lse.shape, 2))
     view.norms, view.exact_out = norms.data_ptr(), None if exact is out else exact.data_ptr()
     _run("regard_forward", view)
     return out, lse, Saved(q, k, v, sinks, lse, norms, exact)
@@ -85,7 +85,7 @@ def backward(
     batch, heads, q_len, _ = q.shape
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
-    grad_q, grad_k, grad_v = (torch.empty(x.shape, dtype=x.dtype) for x in (q, k, v))
+    grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     delta = torch.empty_like(lse)
     view = _view(plan, q, k, v, lse)
     view.norms, view.exact_out, view.delta = norms.data_ptr(), exact.data_ptr(), delta.data_ptr()
@@ -155,8 +155,8 @@ class _FirstDerivative(torch.autograd.Function):
 def _prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, CallView]:
     """Room for out and lse, and the call that fills them."""
     batch, heads, q_len, _ = q.shape
-    out = torch.empty((batch, heads, q_len, v.shape[3]), dtype=q.dtype)
-    lse = torch.empty((batch, heads, q_len), dtype=torch.float32)
+    out = q.new_empty((batch, heads, q_len, v.shape[3]))
+    lse = q.new_empty((batch, heads, q_len), dtype=torch.float32)
     view = _view(plan, q, k, v, lse)
     view.out = TensorView.of(out)
     if sinks is not None:

@@ -92,7 +92,7 @@ def _intervals(mask: Mask, frame: Frame) -> RowIntervals | None:
 
 def _from_rows(rows: RowIntervals) -> KernelMask:
     batch, q_len, n = rows.start.shape
-    ends = torch.zeros((batch, q_len, 2, 2), dtype=torch.int32)
+    ends = torch.zeros((batch, q_len, 2, 2), dtype=torch.int32, device=rows.start.device)
     ends[:, :, :n, 0] = rows.start
     ends[:, :, :n, 1] = rows.stop
     seen = rows.seen_keys().contiguous()
@@ -105,8 +105,8 @@ def _from_rows(rows: RowIntervals) -> KernelMask:
 def _bits(mask: Mask, frame: Frame, group: int) -> KernelMask:
     words = -(-frame.k_len // 32)
     shape = _tells_apart(mask, frame)
-    bits = torch.zeros((*shape, frame.q_len, words * 4), dtype=torch.uint8)
-    seen = torch.zeros((*shape, frame.k_len), dtype=torch.bool)
+    bits = torch.zeros((*shape, frame.q_len, words * 4), dtype=torch.uint8, device=frame.device)
+    seen = torch.zeros((*shape, frame.k_len), dtype=torch.bool, device=frame.device)
     step = max(_STRIP_PAIRS // max(shape[0] * shape[1] * frame.k_len, 1), 1)
     for first in range(0, frame.q_len, step):
         rows = slice(first, min(first + step, frame.q_len))

@@ -53,10 +53,11 @@ def _added(mod: ScoreModification, call: Call) -> Added:
         table = table.reshape((1,) * (4 - table.ndim) + tuple(table.shape))
         return Added(table if table.stride(-1) == 1 or table.shape[-1] == 1 else table.contiguous(), False)
     _, heads, q_len, k_len = *call.q.shape[:3], call.k.shape[2]
-    distance = torch.arange(1 - k_len, max(q_len, 1 - k_len))
-    zero = torch.zeros((), dtype=torch.int64)
-    at = Coordinates(zero, torch.arange(heads)[:, None], zero, zero, distance * 0, distance)
-    return Added(mod.modify(torch.zeros(heads, len(distance)), at).contiguous(), True)
+    device = call.q.device
+    distance = torch.arange(1 - k_len, max(q_len, 1 - k_len), device=device)
+    zero = torch.zeros((), dtype=torch.int64, device=device)
+    at = Coordinates(zero, torch.arange(heads, device=device)[:, None], zero, zero, distance * 0, distance)
+    return Added(mod.modify(torch.zeros(heads, len(distance), device=device), at).contiguous(), True)
 
 
 def view(change: float | Added, q_len: int, grad: Tensor | None = None) -> ScoreView:
@@ -77,9 +78,9 @@ def view(change: float | Added, q_len: int, grad: Tensor | None = None) -> Score
 def gradient_buffer(change: Added, chunks: int, batch: int, heads: int) -> Tensor:
     """Zeros for the gradient: a copy for every task that could write to the same place."""
     if change.by_distance:
-        return torch.zeros((chunks, batch, *change.table.shape))
+        return change.table.new_zeros((chunks, batch, *change.table.shape))
     _, _, rows, columns = change.table.shape
-    return torch.zeros((chunks if columns == 1 else 1, batch, heads, rows, columns))
+    return change.table.new_zeros((chunks if columns == 1 else 1, batch, heads, rows, columns))
 
 
 def gradient(change: Added, buffer: Tensor) -> Tensor:
