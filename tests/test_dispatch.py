@@ -43,14 +43,14 @@ class TestChoosing:
         assert choose(make_call(*operands(length), **options)).name == expected
 
     def test_asks_in_this_order(self) -> None:
-        assert backend_names() == ("torch", "native", "flex", "blockwise", "reference")
+        assert backend_names() == ("native", "torch", "flex", "blockwise", "reference")
 
     @pytest.mark.parametrize("name", backend_names())
     def test_by_name(self, name: str) -> None:
         assert choose(make_call(*operands()), name) is backend(name)
 
     def test_an_unknown_name(self) -> None:
-        message = "backend must be one of 'torch', 'native', 'flex', 'blockwise', 'reference', or None .* got 'fast'"
+        message = "backend must be one of 'native', 'torch', 'flex', 'blockwise', 'reference', or None .* got 'fast'"
         with pytest.raises(rg.ArgumentError, match=message):
             rg.attention(*operands(), backend="fast")
 

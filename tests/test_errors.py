@@ -264,7 +264,7 @@ EVERY: list[tuple[str, type[RegardError], str, dict[str, Any]]] = [
     (
         "backend-unknown",
         ArgumentError,
-        r"'torch', 'native', 'flex', 'blockwise', 'reference', or None .*: got 'flash'",
+        r"'native', 'torch', 'flex', 'blockwise', 'reference', or None .*: got 'flash'",
         {"backend": "flash"},
     ),
     ("backend-kind", ArgumentError, r"backend must be one of .*: got \['torch'\]", {"backend": ["torch"]}),

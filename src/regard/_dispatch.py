@@ -13,8 +13,8 @@ from regard.backends.native import Native
 from regard.backends.reference import Reference
 from regard.backends.torch import TorchKernels
 
-_BACKENDS: dict[str, Backend] = {one.name: one for one in (TorchKernels(), Native(), Flex(), Blockwise(), Reference())}
-"""Every backend by name, in the order in which the chooser asks: torch for what it does natively, ours for the rest."""
+_BACKENDS: dict[str, Backend] = {one.name: one for one in (Native(), TorchKernels(), Flex(), Blockwise(), Reference())}
+"""Every backend by name, in the order in which the chooser asks: the most specialised first, the definition last."""
 
 
 class Verdict(NamedTuple):

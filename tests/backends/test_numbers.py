@@ -151,6 +151,6 @@ def test_a_backend_asked_for_is_used_or_refused(name: str) -> None:
 
 def test_an_unknown_backend_is_refused() -> None:
     with pytest.raises(
-        rg.ArgumentError, match="backend must be one of 'torch', 'native', 'flex', 'blockwise', 'reference'"
+        rg.ArgumentError, match="backend must be one of 'native', 'torch', 'flex', 'blockwise', 'reference'"
     ):
         rg.attention(*random_operands(), backend="fastest")

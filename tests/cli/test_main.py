@@ -53,7 +53,7 @@ def test_every_command_has_help(run: Run, command: str) -> None:
         (("explain", "--kv-heads", "3"), "H % Hkv must be 0: got H = 8 and Hkv = 3"),
         (("explain", "--batch", "-1"), "sizes count something and must be at least 0: got (B, H, L, D) = (-1, "),
         (("explain", "--device", "nowhere"), "cannot be had on 'nowhere': "),
-        (("explain", "--backend", "fastest"), "backend must be one of 'torch', "),
+        (("explain", "--backend", "fastest"), "backend must be one of 'native', "),
         (("explain", "--dropout", "1"), "dropout_p must be at least 0 and below 1: got 1.0."),
     ],
 )

@@ -110,7 +110,7 @@ def test_the_backend_asked_for_computes_the_same(build: Build, tokens: Tensor, b
 
 
 def test_an_unknown_backend_is_refused(build: Build, tokens: Tensor) -> None:
-    with pytest.raises(rg.ArgumentError, match=r"backend must be one of 'torch', .*: got 'fastest'"):
+    with pytest.raises(rg.ArgumentError, match=r"backend must be one of 'native', .*: got 'fastest'"):
         build(backend="fastest").double()(tokens)
 
 

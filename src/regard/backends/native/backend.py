@@ -10,8 +10,11 @@ from regard.backends.base import Backend, Capabilities, Result
 from regard.backends.native import library, masks, scores
 from regard.backends.native.function import Attention, Plan, forward
 from regard.backends.native.scores import Added
+from regard.masks import Causal, Everything
 
 MAX_FEATURES = 256
+PLAIN_PAIRS = 1 << 21
+"""Below this many pairs, torch's fused kernel is over sooner in a call that it can do as it is."""
 
 
 class Native(Backend):
@@ -48,6 +51,13 @@ class Native(Backend):
         reasons += scores.unsupported(call)
         large = None if reasons else masks.too_large(call.mask, call.frame)
         return [*reasons, large] if large else reasons
+
+    def discouraged(self, call: Call) -> list[str]:
+        pairs = call.frame.batch * call.frame.heads * call.frame.q_len * call.frame.k_len
+        features = (call.score_mods, call.dropout_p, call.wants_lse, call.sinks is not None)
+        if pairs >= PLAIN_PAIRS or any(features) or call.mask not in (Everything(), Causal()):
+            return []
+        return [f"gains nothing in a plain call of {pairs:,} pairs; from {PLAIN_PAIRS:,} on it does"]
 
     def extra_bytes(self, call: Call) -> int:
         """The packed keys and values, and a mask's intervals or bits; the scores of a tile are too few to count."""
