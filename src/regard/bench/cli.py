@@ -55,6 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = sorted(set(wanted) - {case.name for case in CASES} - {MEMORY})
     if unknown:
         raise ArgumentError(f"no case is named {', '.join(unknown)}. `regard bench --list` names them.")
+    for case in CASES:
+        if case.name in wanted and case.missing:
+            console.print(f"[yellow]{case.name} is left out:[/] {case.missing}", highlight=False)
+            wanted = [name for name in wanted if name != case.name]
     if arguments.runs < 1 or arguments.tokens < 1:
         raise ArgumentError(f"--runs and --tokens must be at least 1: got {arguments.runs} and {arguments.tokens}.")
     if arguments.threads:
