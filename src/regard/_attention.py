@@ -43,7 +43,8 @@ def attention(
         q_positions: int64 ``(Lq,)`` or ``(B, Lq)``: absolute positions for masks and score changes; default
             ``Lk - Lq … Lk - 1``, so that the last query stands at the last key.
         k_positions: the same for the keys; default ``0 … Lk - 1``.
-        backend: ``"torch"``, ``"flex"``, ``"blockwise"`` or ``"reference"``; default: the best that can do the call.
+        backend: ``"native"``, ``"torch"``, ``"flex"``, ``"blockwise"`` or ``"reference"``; default: the best that can
+            do the call, as `regard.explain` tells.
 
     Returns:
         ``(…, H, Lq, Dv)`` in the dtype of q. A query that sees no key gives 0, with gradient 0.
