@@ -35,11 +35,12 @@ def weigh(p: Tensor, v: Tensor) -> Tensor:
     return (p.reshape(n, kv_heads, heads // kv_heads * rows, columns) @ v).view(n, heads, rows, v.shape[-1])
 
 
-def hide_(s: Tensor, allowed: Tensor) -> Tensor:
+def hide_(s: Tensor, allowed: Tensor, call: Call) -> Tensor:
     """Set hidden scores to ``-inf``, in place."""
-    # On a CPU this is several times faster than masked_fill_, which is needed only where NaN would survive it.
+    # On a CPU this is several times faster than masked_fill_, which is needed only where NaN would survive it: without
+    # score changes a hidden score is NaN only if its key is, and is seen by another query.
     torch.minimum(s, torch.where(allowed, torch.inf, -torch.inf).to(s.dtype), out=s)
-    return s.masked_fill_(~allowed, -torch.inf) if torch.isnan(s.sum()) else s
+    return s.masked_fill_(~allowed, -torch.inf) if call.score_mods and torch.isnan(s.sum()) else s
 
 
 def exp_(x: Tensor) -> Tensor:

@@ -28,8 +28,8 @@ class Blockwise(Backend):
     def extra_bytes(self, call: Call) -> int:
         size = call.accumulation_dtype.itemsize
         copies = call.q.numel() if call.q.dtype == call.accumulation_dtype else 2 * call.q.numel() + 2 * call.k.numel()
-        # The scores of a tile, its mask, and one tile on the way from the one to the other.
-        return size * (copies + 3 * tile_elements(call.q.device))
+        # Four tiles side by side: their scores, their mask, and one more on the way from the one to the other.
+        return size * (copies + 12 * tile_elements(call.q.device))
 
     def run(self, call: Call) -> Result:
         if torch.compiler.is_compiling():

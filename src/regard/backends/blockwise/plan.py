@@ -20,6 +20,8 @@ BLOCK = (128, 64)
 """Rows and columns of a block."""
 
 _LEAST_COLUMNS = 512
+_GATHERED = 4
+"""Gathered row blocks fill this many tiles: many small operations cost more than what leaves the cache."""
 
 
 def tile_elements(device: torch.device) -> int:
@@ -43,12 +45,12 @@ def plan(call: Call) -> Iterator[Step]:
         stretches = _stretches(runs, frame.k_len)
         columns = sum(stop - start for start, stop, _ in stretches)
         per_entry = frame.heads * min(BLOCK[0], frame.q_len) * columns
-        if 4 * per_entry * (own.stop - own.start) <= tile:
+        if 2 * per_entry * (own.stop - own.start) <= _GATHERED * tile:
             ranges = tuple((start, stop) for start, stop, _ in stretches)
             small += [Item(b, rows.start, ranges) for b in range(own.start, own.stop)]
         else:
             yield from _slabs(call, own, rows, stretches, tile)
-    yield from _gathers(call, small, tile)
+    yield from _gathers(call, small, _GATHERED * tile)
 
 
 def _block_map(call: Call) -> BlockMap:

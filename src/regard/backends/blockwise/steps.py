@@ -94,7 +94,7 @@ class Slab(Step):
         for first, last in chunk.masked:
             at = call.frame.tile(self.rows, slice(first, last), self.batch, self.heads)
             part = s[..., first - chunk.start : last - chunk.start]
-            hide_(part, call.mask.allowed(at))
+            hide_(part, call.mask.allowed(at), call)
         return s
 
     def allowed(self, call: Call, chunk: Chunk) -> Tensor | None:
@@ -174,7 +174,7 @@ class Gather(Step):
         return frame.at(b, h, i[:, None, :, None], j)
 
     def hide(self, s: Tensor, call: Call, chunk: Chunk) -> Tensor:
-        return hide_(s, self.allowed(call, chunk))
+        return hide_(s, self.allowed(call, chunk), call)
 
     def allowed(self, call: Call, chunk: Chunk) -> Tensor:
         real = self._columns[1].to(call.q.device)[:, None, None, :]
