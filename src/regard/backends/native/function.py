@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard._errors import UnsupportedError
+from regard._derivatives import refuse_second
 from regard.backends.native import library, scores
 from regard.backends.native.abi import DTYPES, CallView, TensorView
 from regard.backends.native.masks import KernelMask
@@ -130,26 +130,10 @@ class Attention(torch.autograd.Function):
         if grad_out is None:
             grad_out = torch.zeros_like(saved.exact_out, dtype=saved.q.dtype)
         wanted = tuple(ctx.needs_input_grad[5:])
-        return None, *_FirstDerivative.apply(  # type: ignore[no-untyped-call]  # torch does not type it
-            ctx.plan, wanted, grad_out, grad_lse, *saved
-        )
-
-
-class _FirstDerivative(torch.autograd.Function):
-    """`backward`, whose own derivative is refused by name instead of being silently wrong."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, plan: Plan, wanted: tuple[bool, ...], grad_out: Tensor, grad_lse: Tensor | None, *saved: Tensor
-    ) -> tuple[Tensor | None, ...]:
-        return backward(plan, Saved(*saved), grad_out, grad_lse, wanted)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        raise UnsupportedError(
-            'backend="native" has no second derivative: one was asked for. Call attention with '
-            'backend="reference", which has derivatives of every order.'
-        )
+        with torch.no_grad():
+            grads = backward(ctx.plan, saved, grad_out, grad_lse, wanted)
+        anchors = (saved.q, saved.k, saved.v, saved.sinks, *ctx.saved_tensors[len(Saved._fields) :], grad_out, grad_lse)
+        return None, *refuse_second(grads, anchors)
 
 
 def _prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, CallView]:
