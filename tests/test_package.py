@@ -75,6 +75,7 @@ LAYERS = [
     {"_dispatch"},
     {"_plan", "weights"},
     {"_attention", "_inspect", "_explain"},
+    {"_observe"},
     {"cache"},
     {"nn"},
     {"adapters"},

@@ -16,9 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from regard._attention import attention
 from regard._errors import ArgumentError, KindError, ShapeError, describe, got
-from regard._inspect import inspect
+from regard._observe import attend, look
 from regard.adapters._equivalence import assert_equivalent, check_materialised
 from regard.masks import Causal, Dense, Everything, Mask, Padding
 from regard.scores import Bias, ScoreModification
@@ -107,12 +106,12 @@ class MultiheadAttention(nn.Module):
         dropout_p = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
-            seen = inspect(q, k, v, mask=mask, score_mod=bias, dropout_p=dropout_p, backend=self.backend)
+            seen = look(self, q, k, v, mask=mask, score_mod=bias, dropout_p=dropout_p, backend=self.backend)
             out = seen.out
             dense = seen.weights.dense(max_bytes=seen.weights.shape.numel() * 8).to(out.dtype)
             weights = dense.mean(1) if average_attn_weights else dense
         else:
-            out = attention(q, k, v, mask=mask, score_mod=bias, dropout_p=dropout_p, backend=self.backend)
+            out = attend(self, q, k, v, mask=mask, score_mod=bias, dropout_p=dropout_p, backend=self.backend)
         out = self.out_proj(out.transpose(1, 2).flatten(2))
         if not batched:
             return out[0], None if weights is None else weights[0]

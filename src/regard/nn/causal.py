@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from regard._attention import attention
 from regard._call import check_dropout
+from regard._observe import attend
 from regard.masks import Causal
 from regard.masks.base import checked_int
 from regard.nn.checks import check_context_length, check_tokens
@@ -69,7 +69,7 @@ class CausalAttention(nn.Module):
         """
         q, k, v = self._project(x)
         dropout_p = self.dropout if self.training else 0.0
-        return attention(q, k, v, mask=Causal(), dropout_p=dropout_p, backend=self.backend).squeeze(-3)
+        return attend(self, q, k, v, mask=Causal(), dropout_p=dropout_p, backend=self.backend).squeeze(-3)
 
     def steps(self, x: Tensor) -> Steps:
         """Every number between ``x`` and `forward`'s result in eval mode."""

@@ -8,9 +8,9 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from regard._attention import attention
 from regard._call import check_dropout, checked_mask, checked_score_mods
 from regard._errors import ArgumentError, KindError, ShapeError, describe
+from regard._observe import attend
 from regard.cache import Cache
 from regard.masks import Causal, Everything, Mask
 from regard.masks.base import checked_int
@@ -155,7 +155,8 @@ class MultiHeadAttention(nn.Module):
         q_positions, k_positions = None, None
         if cache is not None:
             k, v, q_positions, k_positions = join(cache, k, v, mask, self.num_heads)
-        out = attention(
+        out = attend(
+            self,
             q,
             k,
             v,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from regard._attention import attention
+from regard._observe import attend
 from regard.masks.base import checked_int
 from regard.nn.checks import check_tokens
 from regard.nn.steps import Steps, dense_steps
@@ -48,7 +48,7 @@ class SelfAttentionV1(nn.Module):
             KindError: no floating-point tensor.
             ShapeError: fewer than 2 dims, or not ``d_in`` features.
         """
-        return attention(*self._project(x), backend=self.backend).squeeze(-3)
+        return attend(self, *self._project(x), backend=self.backend).squeeze(-3)
 
     def steps(self, x: Tensor) -> Steps:
         """Every number between ``x`` and `forward`'s result."""
@@ -111,7 +111,7 @@ class SelfAttentionV2(nn.Module):
             KindError: no floating-point tensor.
             ShapeError: fewer than 2 dims, or not ``d_in`` features.
         """
-        return attention(*self._project(x), backend=self.backend).squeeze(-3)
+        return attend(self, *self._project(x), backend=self.backend).squeeze(-3)
 
     def steps(self, x: Tensor) -> Steps:
         """Every number between ``x`` and `forward`'s result."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from regard._attention import attention
+from regard._observe import attend
 from regard.nn.checks import check_tokens
 from regard.nn.steps import Steps, dense_steps
 
@@ -39,7 +39,7 @@ class SimpleSelfAttention(nn.Module):
         """
         check_tokens("x", x)
         head = x.unsqueeze(-3)
-        return attention(head, head, head, scale=1.0, backend=self.backend).squeeze(-3)
+        return attend(self, head, head, head, scale=1.0, backend=self.backend).squeeze(-3)
 
     def steps(self, x: Tensor) -> Steps:
         """Every number between ``x`` and `forward`'s result."""
