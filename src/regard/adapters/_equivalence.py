@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from regard._errors import ArgumentError
 
@@ -32,3 +35,20 @@ def check_materialised(what: str, tensors: list[Tensor]) -> None:
             f"{what} is compared with what it becomes on numbers, but has weights on the meta device. Give them "
             "numbers first, e.g. by loading a state dict with assign=True."
         )
+
+
+def random_tokens(like: Tensor, length: int, features: int) -> Tensor:
+    """The same two random sequences each time, ``(2, length, features)``; torch's generator is left alone."""
+    return torch.randn(2, length, features, generator=torch.Generator().manual_seed(0)).to(like)
+
+
+@contextmanager
+def in_eval(module: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block, and each part's own mode after it."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode

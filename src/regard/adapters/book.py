@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from regard._errors import ArgumentError, ShapeError
+from regard._errors import ArgumentError
 from regard.adapters._equivalence import assert_equivalent, check_materialised
-from regard.adapters._nearest import nearest
+from regard.adapters._keys import match
 from regard.nn import CausalAttention, MultiHeadAttention, SelfAttentionV1, SelfAttentionV2
 
 _Attention = SelfAttentionV1 | SelfAttentionV2 | CausalAttention | MultiHeadAttention
@@ -39,16 +39,7 @@ def load_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor]) -> None
     """
     own = module.state_dict()
     given = {key: tensor for key, tensor in state_dict.items() if key in own or not _is_causal_mask(key, tensor)}
-    for key in given:
-        if key not in own:
-            raise ArgumentError(f"the checkpoint has {key!r}, for which the module has no place.{nearest(key, own)}")
-    for key, tensor in own.items():
-        if key not in given:
-            raise ArgumentError(f"the module needs {key!r}, which the checkpoint lacks.{nearest(key, given)}")
-        if given[key].shape != tensor.shape:
-            raise ShapeError(
-                f"{key!r} is {tuple(tensor.shape)} in the module, but {tuple(given[key].shape)} in the checkpoint."
-            )
+    match(given, {key: tensor.shape for key, tensor in own.items()})
     for name, part in module.named_modules():
         if isinstance(part, _Attention):
             prefix = f"{name}." if name else ""

@@ -161,7 +161,7 @@ class MultiHeadAttention(nn.Module):
             k,
             v,
             mask=mask,
-            score_mod=self._score_mods(),
+            score_mod=self.score_mods,
             dropout_p=self.dropout if self.training else 0.0,
             sinks=self.sinks,
             q_positions=q_positions,
@@ -183,7 +183,7 @@ class MultiHeadAttention(nn.Module):
             *self._project(x, context, None, positions),
             self._output,
             mask=self._effective_mask(context, mask),
-            score_mod=self._score_mods(),
+            score_mod=self.score_mods,
             sinks=self.sinks,
         )
 
@@ -234,8 +234,10 @@ class MultiHeadAttention(nn.Module):
         own = Everything() if crossing else self.mask
         return own if mask is None else own & checked_mask(mask)
 
-    def _score_mods(self) -> ScoreModArgument:
-        return tuple(self.score_mod) if isinstance(self.score_mod, ScoreMods) else self.score_mod
+    @property
+    def score_mods(self) -> tuple[ScoreModification, ...]:
+        """The score changes in the order in which they are applied."""
+        return tuple(self.score_mod) if isinstance(self.score_mod, ScoreMods) else checked_score_mods(self.score_mod)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001  (torch's signature)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -90,16 +90,22 @@ class RotaryEmbedding(nn.Module):
             )
         check_positions(positions, x.shape[0] if x.ndim > 3 else 1, x.shape[-2])
 
-    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine ``(L, dim / 2)`` or ``(B, 1, L, dim / 2)``, float64, times the scaling's magnitude."""
+    def frequencies(self, positions: Tensor) -> Tensor:
+        """Radians a token ``(dim / 2,)``, float64, of a call whose tokens stand at ``positions``."""
         if self.scaling is None:
-            frequencies, magnitude = plain_frequencies(self.dim, self.base, positions.device), 1.0
-        else:
-            frequencies = self.scaling.frequencies(self.dim, self.base, positions)
-            magnitude = self.scaling.magnitude
-        angle = positions.double()[..., None] * frequencies
+            return plain_frequencies(self.dim, self.base, positions.device)
+        return self.scaling.frequencies(self.dim, self.base, positions)
+
+    @property
+    def magnitude(self) -> float:
+        """The factor of turned queries and of turned keys."""
+        return 1.0 if self.scaling is None else self.scaling.magnitude
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine ``(L, dim / 2)`` or ``(B, 1, L, dim / 2)``, float64, times the magnitude."""
+        angle = positions.double()[..., None] * self.frequencies(positions)
         angle = angle.unsqueeze(-3) if positions.ndim == 2 else angle
-        return angle.cos() * magnitude, angle.sin() * magnitude
+        return angle.cos() * self.magnitude, angle.sin() * self.magnitude
 
     def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         working = torch.float64 if x.dtype == torch.float64 else torch.float32
