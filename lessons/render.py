@@ -174,9 +174,11 @@ def _run(cell: Cell, path: Path, names: dict[str, object], figure_name: str) -> 
 
 @contextmanager
 def _as_a_script() -> Iterator[None]:
-    """Imports as for a script in this folder, figures kept instead of shown, and afterwards everything as before."""
+    """Imports as for a script in this folder, figures kept, one thread, the same numbers each time; undone after."""
     path, modules, show = list(sys.path), set(sys.modules), plt.show
     settings, backend, random = matplotlib.rcParams.copy(), plt.get_backend(), torch.get_rng_state()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small are the lessons' tensors that more would only wait for each other
     sys.path.insert(0, str(HERE))
     plt.switch_backend("Agg")
     plt.show = lambda: None
@@ -189,6 +191,7 @@ def _as_a_script() -> Iterator[None]:
         plt.switch_backend(backend)
         dict.update(matplotlib.rcParams, settings)
         torch.set_rng_state(random)
+        torch.set_num_threads(threads)
         torch.set_printoptions(profile="default")
         sys.path[:] = path
         for name in set(sys.modules) - modules:

@@ -82,3 +82,104 @@ def test_3_scale_for() -> None:
     q, k = torch.randn(40, 16), torch.randn(30, 16)
     w = torch.softmax(solution(3)["scale_for"](q, k, 7.0) * q @ k.T, -1)
     assert abs(float(-(w * w.log()).sum(-1).mean()) - math.log(7)) < 1e-3
+
+
+def test_4_influence() -> None:
+    x = torch.randn(7, 5)
+    causal = solution(4)["influence"](rg.nn.CausalAttention(5, 3, context_length=7, dropout=0.0), x)
+    assert torch.equal(causal > 0, torch.ones(7, 7).tril().bool())
+    assert (solution(4)["influence"](rg.nn.SelfAttentionV2(5, 3), x) > 0).all()
+
+
+def test_4_masks() -> None:
+    q, k = torch.arange(9)[:, None], torch.arange(9)[None]
+    wanted = {
+        "window": (k <= q) & (k >= q - 3),
+        "prompt": (k <= q) | (k < 2),
+        "packed": (k <= q) & ((k >= 4) == (q >= 4)),
+    }
+    for name, allowed in wanted.items():
+        assert torch.equal(solution(4)[name]().dense(9, 9)[0, 0], allowed), name
+
+
+def test_4_mended_weights() -> None:
+    scores = torch.randn(7, 7)
+    weights = solution(4)["mended_weights"](scores)
+    scores[-1, -1] += 5  # the future of all rows but the last
+    close(solution(4)["mended_weights"](scores)[:-1], weights[:-1])
+    close(weights.sum(-1), torch.ones(7))
+    assert weights[-1].max() / weights[-1].min() <= math.e
+
+
+def test_5_dropout() -> None:
+    x = torch.randn(5, 7)
+    assert torch.equal(solution(5)["dropout"](x, 0.0), x)
+    assert torch.equal(solution(5)["dropout"](x, 1.0), torch.zeros(5, 7))
+    many = solution(5)["dropout"](torch.ones(100_000), 0.3)
+    close(many.unique(), torch.tensor([0, 1 / 0.7]))
+    # Five standard deviations of the mean of 100,000 draws with variance p / (1 - p).
+    assert abs(many.mean() - 1) < 5 * math.sqrt(0.3 / 0.7 / 100_000)
+
+
+def test_5_variance() -> None:
+    w, v = torch.softmax(torch.randn(6), 0), torch.randn(6, 4)
+    drawn = torch.stack([torch.nn.functional.dropout(w, 0.3) @ v for _ in range(20_000)]).var(0)
+    # The variance of 20,000 draws is known to about 1%, these here to 4 times as much.
+    torch.testing.assert_close(solution(5)["variance"](w, v, 0.3), drawn, rtol=0.05, atol=0)
+
+
+def test_5_kept() -> None:
+    q, k, v = torch.randn(3, 2, 7, 4)
+    kept = solution(5)["kept"](q, k, 0.4, seed=11)
+    torch.manual_seed(11)
+    got = rg.attention(q, k, v, dropout_p=0.4, backend="reference")
+    close(got, (torch.softmax(q @ k.mT / 2, -1) * kept / 0.6) @ v)
+    assert 0.4 < kept.float().mean() < 0.8
+
+
+def test_6_split_and_merge_heads() -> None:
+    x = torch.randn(2, 5, 12)
+    split = solution(6)["split_heads"](x, 3)
+    close(split, torch.stack(x.chunk(3, dim=-1), dim=1))
+    close(solution(6)["merge_heads"](split), x)
+
+
+def test_6_reorder() -> None:
+    module, x = rg.nn.MultiHeadAttention(6, 12, 8, 0.0, num_heads=3), torch.randn(2, 5, 6)
+    moved = solution(6)["reorder"](module, [2, 0, 1])
+    close(moved(x), module(x))
+    close(moved.steps(x).weights, module.steps(x).weights[:, [2, 0, 1]])
+
+
+def test_6_expanded() -> None:
+    module, x = rg.nn.MultiHeadAttention(6, 12, 8, 0.0, num_heads=6, num_kv_heads=2), torch.randn(2, 5, 6)
+    full = solution(6)["expanded"](module)
+    assert full.num_kv_heads == 6
+    close(full(x), module(x))
+
+
+@pytest.mark.parametrize("block", [1, 4, 11])
+def test_7_masked_forward(block: int) -> None:
+    q, k, v, allowed = torch.randn(7, 5), torch.randn(11, 5), torch.randn(11, 3), torch.rand(7, 11) < 0.4
+    allowed[2] = False
+    out, lse = solution(7)["masked_forward"](q, k, v, allowed, block)
+    wanted = rg.inspect(q, k, v, mask=rg.Dense(allowed), backend="reference")
+    close(out, wanted.out)
+    close(lse, wanted.lse)
+    assert lse[2] == -torch.inf
+
+
+def test_7_merge() -> None:
+    q, k, v = torch.randn(7, 5), torch.randn(11, 5), torch.randn(11, 3)
+    parts = [(seen.out, seen.lse) for seen in (rg.inspect(q, k[i::3], v[i::3]) for i in range(3))]
+    out, lse = solution(7)["merge"](parts)
+    wanted = rg.inspect(q, k, v, backend="reference")
+    close(out, wanted.out)
+    close(lse, wanted.lse)
+
+
+def test_7_causal_blocks() -> None:
+    for n in (1, 2, 7):
+        some = torch.ones(4 * n, 4 * n).tril().unfold(0, 4, 4).unfold(1, 4, 4)
+        needed, masked = (some.amax((2, 3)) > 0).sum(), (some.amax((2, 3)) > some.amin((2, 3))).sum()
+        assert solution(7)["causal_blocks"](n) == (int(needed), int(masked))
