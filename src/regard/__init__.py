@@ -48,6 +48,8 @@ if _typing.TYPE_CHECKING:
     from regard import nn as nn
     from regard._replace import Replacement as Replacement
     from regard._replace import replace as replace
+    from regard.recording import Record as Record
+    from regard.recording import record as record
 
 __version__ = "0.1.0"
 
@@ -55,6 +57,8 @@ _ON_FIRST_USE = {
     "adapters": "regard.adapters",
     "cache": "regard.cache",
     "nn": "regard.nn",
+    "record": "regard.recording",
+    "Record": "regard.recording",
     "replace": "regard._replace",
     "Replacement": "regard._replace",
 }

@@ -59,6 +59,11 @@ def observing(observer: Observer) -> Iterator[None]:
         _OBSERVERS.reset(token)
 
 
+def is_observing(observer: Observer) -> bool:
+    """Whether ``observer`` watches this thread."""
+    return any(one is observer for one in _OBSERVERS.get())
+
+
 def attend(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, **keywords: Unpack[Keywords]) -> Tensor:
     """`regard.attention` in the name of ``module``: watched, if someone wants it, and else nothing more.
 

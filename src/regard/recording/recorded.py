@@ -1,0 +1,158 @@
+"""What `regard.record` gives: the layers of every run, with their tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from regard._errors import ArgumentError, describe
+from regard.recording.layer import Layer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Tokens = list[list[str]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """One run of a model over one batch of sequences: a forward, or a prompt with what was generated after it.
+
+    Attributes:
+        layers: in the order in which the model calls them.
+        tokens: the words of the keys, a list for each batch entry; None if they are not known.
+        query_tokens: the words of the queries where they are another sequence, as in cross-attention.
+        ids: the ids of ``tokens``, int64 ``(B, L)``, or None.
+        query_ids: likewise.
+    """
+
+    layers: tuple[Layer, ...]
+    tokens: Tokens | None = None
+    query_tokens: Tokens | None = None
+    ids: Tensor | None = None
+    query_ids: Tensor | None = None
+
+
+@dataclass(eq=False, repr=False)
+class Record:
+    """Queries, keys and logsumexp of a model's attention layers, of which every weight can be computed.
+
+    Made by `regard.record` and `regard.load_record`. Inside the ``with`` block it shows what was recorded so far.
+
+    Attributes:
+        meta: what is known about the model and the recording.
+        skipped: places of the model that could not be recorded, each with the reason.
+
+    >>> layer = rg.nn.MultiHeadAttention(16, 16, 32, 0.0, num_heads=4)
+    >>> with rg.record(layer) as rec:
+    ...     out = layer(torch.randn(1, 10, 16))
+    >>> rec.layers[0].weights
+    <AttentionWeights (1, 4, 10, 10) float32: 1.6 kB if dense, up to 3.2 kFLOP a pass>
+    """
+
+    meta: dict[str, Any] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+    _runs: tuple[Run, ...] | None = None
+    _source: Callable[[], tuple[Run, ...]] | None = None
+    _held: object = None
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """Every run, in order: forwards one after another, a prompt and its generated tokens as one.
+
+        Raises:
+            ArgumentError: nothing was recorded.
+            StaleError: queries or keys were changed in place while they were recorded.
+        """
+        runs = self._runs if self._runs is not None else () if self._source is None else self._source()
+        if not runs:
+            skipped = "".join(f" {name} was left as it is: {why}." for name, why in self.skipped.items())
+            raise ArgumentError(
+                "nothing was recorded: no layer that was asked for computed attention through regard inside the block, "
+                "in the thread that opened it. rg.nn modules, torch.nn.MultiheadAttention inside a model and Hugging "
+                f"Face models with the attention interface do.{skipped}"
+            )
+        return runs
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layers of the first run."""
+        return self.runs[0].layers
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """The words of the keys of the first run, a list for each batch entry; None if they are not known."""
+        return self.runs[0].tokens
+
+    @property
+    def query_tokens(self) -> Tokens | None:
+        """The words of its queries, where they are another sequence than the keys."""
+        return self.runs[0].query_tokens
+
+    def run(self, number: int) -> Record:
+        """A record of one run alone, to look at it like a record of its own.
+
+        Raises:
+            ArgumentError: there is no such run.
+        """
+        if not isinstance(number, int) or not 0 <= number < len(self.runs):
+            raise ArgumentError(f"this record has the runs 0 … {len(self.runs) - 1}: got {describe(number)}.")
+        return Record(dict(self.meta), dict(self.skipped), (self.runs[number],), None, self._held)
+
+    def layer(self, which: int | str, run: int = 0) -> Layer:
+        """The layer with a number, or a name, in a run.
+
+        Raises:
+            ArgumentError: there is none, or several.
+        """
+        layers = self.run(run).layers
+        found = [one for one in layers if which in (one.index, one.name)]
+        if len(found) == 1:
+            return found[0]
+        known = ", ".join(f"{one.index} ({one.name})" for one in layers)
+        raise ArgumentError(f"layer {which!r} names {len(found)} of the recorded layers, which are {known}.")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all queries, keys and logsumexp, in memory or on disk."""
+        return sum(layer.nbytes for run in self.runs for layer in run.layers)
+
+    def save_html(self, path: str | Path, **options: Any) -> Any:
+        """Write the record as one HTML page; arguments are those of `regard.viewer.save_html`."""
+        return import_module("regard.viewer").save_html(self, path, **options)
+
+    def serve(self, **options: Any) -> Any:
+        """Serve the record to a browser on this machine; arguments are those of `regard.viewer.serve`."""
+        return import_module("regard.viewer").serve(self, **options)
+
+    def _repr_html_(self) -> str:
+        page: str = import_module("regard.viewer").repr_html(self)
+        return page
+
+    def __repr__(self) -> str:
+        if self._runs is None and self._source is None:
+            return "<Record: nothing yet>"
+        layers = self.layers
+        runs = f"{len(self.runs)} runs, " if len(self.runs) > 1 else ""
+        first = layers[0]
+        sizes = f"{len(layers)} layers, {first.q.shape[1]} heads, {first.q.shape[2]} queries, {first.k.shape[2]} keys"
+        return f"<Record: {runs}{sizes}, {self.nbytes / 1e6:.3g} MB>"
+
+
+def checked_tokens(tokens: Sequence[str] | Sequence[Sequence[str]] | None) -> Tokens | None:
+    """Words as a list for each batch entry; one list of words stands for every entry.
+
+    Raises:
+        ArgumentError: something that is not words.
+    """
+    if tokens is None:
+        return None
+    rows: list[object] = [tokens] if tokens and isinstance(tokens[0], str) else list(tokens)
+    made = [list(row) for row in rows if isinstance(row, Sequence) and not isinstance(row, str)]
+    if not made or len(made) < len(rows) or not all(isinstance(word, str) for row in made for word in row):
+        raise ArgumentError(f"tokens= takes words, or a list of words for each batch entry: got {describe(tokens)}.")
+    return made
