@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 import regard as rg
+from regard.backends.native import library
 
+needs_kernels = pytest.mark.skipif(library.missing() is not None, reason="no kernels were built here")
 LENGTH = 13
 IDS = torch.arange(LENGTH) // 5
 TABLE = torch.rand(LENGTH, LENGTH, generator=torch.Generator().manual_seed(0)) > 0.3
@@ -53,8 +55,10 @@ def assert_same(compiled: Callable[..., Tensor], attend: Callable[..., Tensor], 
 
 @pytest.mark.parametrize("make", MASKS.values(), ids=MASKS)
 class TestFullGraph:
-    @pytest.mark.parametrize("backend", ["torch", "reference"])
+    @pytest.mark.parametrize("backend", ["native", "torch", "reference"])
     def test_with_a_mask_from_outside(self, make: Callable[[], rg.Mask | None], backend: str) -> None:
+        if backend == "native" and library.missing():
+            pytest.skip("no kernels were built here")
         mask = make()
 
         def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -107,6 +111,40 @@ class TestRecompiling:
             torch.testing.assert_close(compiled(q, k, v, ids), attend(q, k, v, ids))
         assert counter.graphs == 1
 
+    @needs_kernels
+    def test_one_graph_serves_every_mask_object_of_a_structure(self) -> None:
+        def attend(q: Tensor, k: Tensor, v: Tensor, mask: rg.Mask) -> Tensor:
+            return rg.attention(q, k, v, mask=mask, backend="native")
+
+        counter = Counter()
+        compiled = torch.compile(attend, fullgraph=True, backend=counter)
+        q, k, v = operands()
+        for size in (2, 3, 5):
+            mask = rg.Causal() & rg.Document(torch.arange(LENGTH) // size) & rg.Padding(torch.tensor([size, LENGTH]))
+            torch.testing.assert_close(compiled(q, k, v, mask), attend(q, k, v, mask))
+        assert counter.graphs == 1
+
+
+@needs_kernels
+@pytest.mark.parametrize("made_inside", [False, True])
+def test_score_changes_sinks_and_dropout_are_one_graph(*, made_inside: bool) -> None:
+    bias = torch.randn(4, LENGTH, LENGTH, requires_grad=True)
+    sinks, table = torch.randn(4, requires_grad=True), rg.RelativeBias(4)
+    torch.nn.init.normal_(table.table)
+    held = [rg.Softcap(3.0), rg.Bias(bias), rg.Alibi.for_heads(4), table]
+
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mods = [rg.Softcap(3.0), rg.Bias(bias), rg.Alibi.for_heads(4), table] if made_inside else held
+        return rg.attention(2 * q, k, v, mask=rg.Causal(), score_mod=mods, sinks=sinks, dropout_p=0.3)
+
+    q, k, v = operands()
+    found = []
+    for way in (torch.compile(attend, fullgraph=True, backend="aot_eager"), attend):
+        torch.manual_seed(5)
+        out = way(q, k, v)
+        found.append((out, *torch.autograd.grad(out.square().sum(), (q, k, v, bias, sinks, table.table))))
+    torch.testing.assert_close(*found)
+
 
 # Importing inductor uses a decorator that torch itself has deprecated.
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
@@ -117,11 +155,15 @@ def test_generated_code_agrees() -> None:
     assert_same(torch.compile(attend, fullgraph=True), attend, *operands())
 
 
+def halved(s: Tensor, b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+    return s / 2
+
+
 # Tracing behind a break, torch asks an inner tensor for its gradient, and warns itself of that.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_what_no_graph_can_hold_breaks_it_and_still_agrees() -> None:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return rg.attention(2 * q, k, v, mask=rg.Causal(), score_mod=rg.Softcap(3.0)) + 1
+        return rg.attention(2 * q, k, v, mask=rg.Causal(), score_mod=rg.ScoreMod(halved)) + 1
 
     assert_same(torch.compile(attend, backend="aot_eager"), attend, *operands())
 

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -69,7 +70,7 @@ NAMES = [
     "MissingError",
 ]
 LAYERS = [
-    {"_errors"},
+    {"_errors", "_pytree"},
     {"_autocast", "_coordinates", "_derivatives", "_merge"},
     {"_dropout", "masks", "scores"},
     {"_call"},
@@ -93,7 +94,9 @@ SHARED_BY_BACKENDS = {"base", "tile"}
 
 
 def in_a_fresh_process(code: str) -> dict[str, object]:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    # With bytecode, which an installed package has.
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     found = json.loads(done.stdout)
     assert isinstance(found, dict)
     return found
@@ -211,7 +214,9 @@ def test_imports_point_down() -> None:
 def test_masks_and_scores_know_nothing_but_coordinates_and_errors() -> None:
     for path, name in imports():
         if part_of(path) in ("masks", "scores"):
-            assert name[0] in (part_of(path), "_coordinates", "_errors"), f"{path} imports regard.{'.'.join(name)}"
+            assert name[0] in (part_of(path), "_coordinates", "_errors", "_pytree"), (
+                f"{path} imports regard.{'.'.join(name)}"
+            )
 
 
 def test_no_backend_imports_another() -> None:

@@ -31,7 +31,7 @@ class Call:
         score_mods: applied in this order.
         scale: factor of ``q kᵀ``.
         dropout_p: probability of dropping a weight.
-        seed: of the dropout; None without dropout, and until `seeded`.
+        seed: of the dropout, in a graph a tensor; None without dropout, and until `seeded`.
         sinks: ``(H,)`` or None.
         frame: sizes and positions.
         lead: the leading dims that ``out`` goes back to; None when the operands had 2 dims.
@@ -46,7 +46,7 @@ class Call:
     score_mods: tuple[ScoreModification, ...]
     scale: float
     dropout_p: float
-    seed: int | None
+    seed: int | Tensor | None
     sinks: Tensor | None
     frame: Frame
     lead: tuple[int, ...] | None

@@ -55,7 +55,7 @@ class _NoMore(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        raise UnsupportedError(_NO_SECOND)
+        raise no_second()
 
 
 def refuse_second(grads: Sequence[Tensor | None], anchors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
@@ -81,7 +81,12 @@ class _Tied(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
-        raise UnsupportedError(_NO_SECOND)
+        raise no_second()
+
+
+def no_second() -> UnsupportedError:
+    """The error of a second derivative where there is none."""
+    return UnsupportedError(_NO_SECOND)
 
 
 _NO_SECOND = (

@@ -26,9 +26,13 @@ _SECOND = _signed(0x846CA68B)
 _SIGN = _signed(0x80000000)
 
 
-def draw_seed() -> int:
-    """One int64 from torch's default CPU generator, so that `torch.manual_seed` fixes the dropout of the next calls."""
-    return int(torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device="cpu"))
+def draw_seed() -> int | Tensor:
+    """One int64 from torch's default CPU generator, so that `torch.manual_seed` fixes the dropout of the next calls.
+
+    In a graph it stays a tensor, and a compiler with a generator of its own draws another.
+    """
+    seed = torch.randint(0, 2**63 - 1, (), dtype=torch.int64, device="cpu")
+    return seed if torch.compiler.is_compiling() else int(seed)
 
 
 def mix32(x: Tensor) -> Tensor:
@@ -41,9 +45,10 @@ def mix32(x: Tensor) -> Tensor:
     return x
 
 
-def row_state(seed: int, b: Tensor, h: Tensor, i: Tensor) -> Tensor:
+def row_state(seed: int | Tensor, b: Tensor, h: Tensor, i: Tensor) -> Tensor:
     """The state of a row, int32: the low and high half of the seed, b, h and i, mixed in one by one."""
     state = torch.zeros_like(i, dtype=torch.int32)
+    seed = int(seed)
     for half in (seed & _WORD, (seed >> 32) & _WORD):
         state = mix32((state ^ _signed(half)) + _GOLDEN)
     for index in (b, h, i):
@@ -51,7 +56,7 @@ def row_state(seed: int, b: Tensor, h: Tensor, i: Tensor) -> Tensor:
     return state
 
 
-def keep(seed: int, p: float, at: Coordinates) -> Tensor:
+def keep(seed: int | Tensor, p: float, at: Coordinates) -> Tensor:
     """Which weights are kept, bool, broadcastable to ``at.shape``."""
     row = row_state(seed, at.b, at.h, at.i)
     bits = mix32(row ^ (at.j.to(torch.int32) * _GOLDEN))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 
 import regard as rg
 
@@ -68,3 +69,37 @@ def test_cross_attention_is_one_graph(tokens: Tensor) -> None:
 def test_inductor_generates_code_for_the_last_rung(tokens: Tensor) -> None:
     torch.manual_seed(1)
     assert_compiles(rg.nn.MultiHeadAttention(5, 6, 11, 0.0, 2), tokens.float(), backend="inductor")
+
+
+CACHES: dict[str, tuple[Callable[[], rg.cache.Cache], rg.Mask | None]] = {
+    "full": (rg.cache.FullCache, None),
+    "preallocated": (lambda: rg.cache.FullCache(64), None),
+    "rolling": (lambda: rg.cache.RollingCache(5), rg.SlidingWindow(4)),
+    "sinks": (lambda: rg.cache.SinkCache(1, 4), rg.SlidingWindow(3) | rg.Prefix(1)),
+}
+
+
+@pytest.mark.parametrize(("make", "mask"), CACHES.values(), ids=CACHES)
+def test_decoding_with_a_cache_is_one_graph(make: Callable[[], rg.cache.Cache], mask: rg.Mask | None) -> None:
+    torch.manual_seed(1)
+    module = rg.nn.MultiHeadAttention(8, 8, 64, 0.0, 2, rope=rg.nn.RotaryEmbedding(4)).eval()
+    graphs = CompileCounter()
+    compiled = torch.compile(module, fullgraph=True, backend=graphs)
+    caches = make(), make()
+    with torch.no_grad():
+        for step in range(14):
+            x = torch.randn(2, 1 if step else 7, 8)
+            torch.testing.assert_close(compiled(x, cache=caches[0], mask=mask), module(x, cache=caches[1], mask=mask))
+    assert caches[0].length == caches[1].length == 20
+    # The first call, a length that varies, new memory; never one for each length.
+    assert graphs.frame_count <= 6
+
+
+def test_a_graph_refuses_a_mask_that_needs_dropped_keys() -> None:
+    module = rg.nn.MultiHeadAttention(8, 8, 64, 0.0, 2).eval()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    cache = rg.cache.RollingCache(3)
+    with torch.no_grad():
+        compiled(torch.randn(2, 7, 8), cache=cache, mask=rg.SlidingWindow(2))
+        with pytest.raises(RuntimeError, match=r"lets a query see keys that the cache has dropped\. Use a FullCache"):
+            compiled(torch.randn(2, 7, 8), cache=cache, mask=rg.SlidingWindow(6))

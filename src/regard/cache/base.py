@@ -42,8 +42,13 @@ class Cache(ABC):
 
     @property
     @abstractmethod
+    def gone(self) -> tuple[int, int]:
+        """First and last + 1 of the positions whose keys are gone; in a graph they need not be known."""
+
+    @property
     def dropped(self) -> range:
         """The positions below ``length`` whose keys are gone."""
+        return range(*self.gone)
 
     @abstractmethod
     def crop(self, length: int) -> None:

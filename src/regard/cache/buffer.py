@@ -18,7 +18,9 @@ class Buffer:
         self._start, self._stop = 0, k.shape[-2]
         self._k, self._v = (_with_room(x, max(room, self._stop)) for x in (k, v))
 
-    def __len__(self) -> int:
+    @property
+    def length(self) -> int:
+        """Tokens held; `len` would make a constant of it in a graph."""
         return self._stop - self._start
 
     def extend(self, k: Tensor, v: Tensor, room: int, limit: int | None = None) -> None:
@@ -32,7 +34,7 @@ class Buffer:
         # Memory taken in inference mode may not be written outside of it. The compiler cannot ask, and need not.
         foreign = not torch.compiler.is_compiling() and self._k.is_inference() != torch.is_inference_mode_enabled()
         if stop > self._k.shape[-2] or foreign:
-            used = len(self) + k.shape[-2]
+            used = self.length + k.shape[-2]
             room = max(room, 2 * used)
             self._move(*self.view(), room=room if limit is None else min(room, limit))
             stop = self._stop + k.shape[-2]
@@ -42,8 +44,8 @@ class Buffer:
 
     def view(self) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens, without a copy."""
-        length = len(self)
-        if self._k.requires_grad or self._v.requires_grad:
+        length = self.length
+        if self._k.requires_grad or self._v.requires_grad or torch.compiler.is_compiling():
             return self._k.narrow(-2, self._start, length), self._v.narrow(-2, self._start, length)
         # .data has a version counter of its own: writing behind a view does not change it, and nobody need think so.
         return self._k.data.narrow(-2, self._start, length), self._v.data.narrow(-2, self._start, length)

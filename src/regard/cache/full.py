@@ -46,8 +46,8 @@ class FullCache(Cache):
         return *buffer.view(), torch.arange(self.length, device=k.device)
 
     @property
-    def dropped(self) -> range:
-        return range(0)
+    def gone(self) -> tuple[int, int]:
+        return 0, 0
 
     def reserve(self, length: int) -> None:
         """Have memory for ``length`` tokens in all from the next time that memory is taken.

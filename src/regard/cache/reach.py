@@ -10,6 +10,9 @@ from regard.cache.base import Cache
 from regard.masks import Mask
 
 _STRIP_PAIRS = 1 << 20
+_REPAIR = (
+    "Use a FullCache, a wider window or a mask that stays within it, such as mask & SlidingWindow.of_width(window)."
+)
 
 
 def check_reach(mask: Mask, cache: Cache, q_len: int, *, batch: int, heads: int, device: torch.device) -> None:
@@ -31,13 +34,19 @@ def check_reach(mask: Mask, cache: Cache, q_len: int, *, batch: int, heads: int,
     """
     frame = Frame.of(batch, heads, q_len, cache.length + q_len, device=device)
     mask.check(frame)
+    start, stop = cache.gone
+    if torch.compiler.is_compiling():
+        # A graph cannot ask; it goes on as if the answer were no, and stops where it is not.
+        if stop > start:
+            seen = mask.allowed(frame.tile(slice(0, q_len), slice(start, stop))).any()
+            torch._assert_async(~seen, "the mask lets a query see keys that the cache has dropped. " + _REPAIR)
+        return
     gone = cache.dropped
     if gone and q_len and _sees(mask, frame, gone):
         first, last = cache.length, cache.length + q_len - 1
         raise ArgumentError(
             f"the mask {mask!r} lets a query at position {first} … {last} see keys at positions "
-            f"{gone.start} … {gone.stop - 1}, which {cache!r} has dropped. Use a FullCache, a wider window or a mask "
-            "that stays within it, such as mask & SlidingWindow.of_width(window)."
+            f"{gone.start} … {gone.stop - 1}, which {cache!r} has dropped. {_REPAIR}"
         )
 
 

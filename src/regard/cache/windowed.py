@@ -27,7 +27,7 @@ class WindowedCache(Cache):
         # Room to move through, so that the window is copied once in as many steps as it is long.
         buffer = self._extend(k, v, self.sinks + 2 * self.window)
         keys, values = buffer.view()
-        positions = torch.arange(self.length - len(buffer), self.length, device=k.device)
+        positions = torch.arange(self.length - buffer.length, self.length, device=k.device)
         if self._first is not None:
             first_k, first_v = self._first.view()
             keys, values = torch.cat([first_k, keys], -2), torch.cat([first_v, values], -2)
@@ -38,18 +38,18 @@ class WindowedCache(Cache):
     def _trim(self, buffer: Buffer) -> None:
         if self._first is None:
             # Until more keys than the cache keeps have come, the first ones are still part of the buffer.
-            if len(buffer) <= self.sinks + self.window:
+            if buffer.length <= self.sinks + self.window:
                 return
             if self.sinks:
                 k, v = (x.narrow(-2, 0, self.sinks) for x in buffer.view())
                 self._first = Buffer(k, v, self.sinks)
-        buffer.drop(max(len(buffer) - self.window, 0))
+        buffer.drop(max(buffer.length - self.window, 0))
 
     @property
-    def dropped(self) -> range:
-        held = 0 if self._buffer is None else len(self._buffer)
+    def gone(self) -> tuple[int, int]:
+        held = 0 if self._buffer is None else self._buffer.length
         start = 0 if self._first is None else self.sinks
-        return range(start, max(self.length - held, start))
+        return start, max(self.length - held, start)
 
     def crop(self, length: int) -> None:
         gone = self.dropped
@@ -62,7 +62,7 @@ class WindowedCache(Cache):
                 f"{length} tokens. Make it with a window that is longer by as many tokens as you go back."
             )
         if length < self.length and self._buffer is not None:
-            self._buffer.keep(len(self._buffer) - (self.length - length))
+            self._buffer.keep(self._buffer.length - (self.length - length))
         self.length = length
 
     def reset(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from regard._coordinates import Coordinates, Frame
 from regard._errors import ArgumentError, KindError, ShapeError, describe
+from regard._pytree import register
 from regard.masks import blocks as _blocks
 from regard.masks.blocks import BlockMap
 from regard.masks.intervals import RowIntervals
@@ -31,8 +32,12 @@ class Mask(ABC):
     """Base of all masks. Immutable; combine with ``&``, ``|`` and ``~``.
 
     ``==`` and `hash` go by structure and by the identity and version of tensors, so that a mask can key a cache;
-    `equal` compares contents. A repr without tensors evaluates back to an equal mask.
+    `equal` compares contents. A repr without tensors evaluates back to an equal mask. To torch a mask is a pytree with
+    its tensors as leaves.
     """
+
+    def __init_subclass__(cls) -> None:
+        register(cls)
 
     @abstractmethod
     def allowed(self, at: Coordinates) -> Tensor:

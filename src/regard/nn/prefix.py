@@ -63,7 +63,7 @@ def join(
     batch = k.shape[:-3].numel()
     check_reach(mask, cache, new, batch=batch, heads=heads, device=k.device)
     keys, values, k_positions = cache.append(k, v)
-    if len(k_positions) == cache.length:
+    if k_positions.shape[0] == cache.length:
         # Nothing was dropped, so these are the default positions, which backends know best.
         return keys, values, None, None
     q_positions = torch.arange(cache.length - new, cache.length, device=k.device)

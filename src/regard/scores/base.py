@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regard._coordinates import Coordinates, Frame
 from regard._errors import ArgumentError, describe
+from regard._pytree import register
 
 Sums = Callable[[Tensor], Tensor]
 """From one of a score change's tensors to the running sum of its gradient, to be added to in place."""
@@ -18,8 +19,12 @@ Sums = Callable[[Tensor], Tensor]
 class ScoreModification(ABC):
     """Base of all score changes: ``s' = modify(s, at)`` on ``scale * q kᵀ``, in the given order, before the mask.
 
-    One with parameters is a `torch.nn.Module`; assign it to a module and its parameters belong to that module.
+    One with parameters is a `torch.nn.Module`; assign it to a module and its parameters belong to that module. To torch
+    a score change is a pytree with its tensors as leaves.
     """
+
+    def __init_subclass__(cls) -> None:
+        register(cls)
 
     @abstractmethod
     def modify(self, s: Tensor, at: Coordinates) -> Tensor:

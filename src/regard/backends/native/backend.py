@@ -7,12 +7,11 @@ from torch import Tensor
 
 from regard._call import Call
 from regard.backends.base import Backend, Capabilities, Result
-from regard.backends.native import library, masks, scores
+from regard.backends.native import library, limits, masks, operators, scores, spelling
 from regard.backends.native.function import Attention, Plan, forward
 from regard.backends.native.scores import Added
 from regard.masks import Causal, Everything
 
-MAX_FEATURES = 256
 PLAIN_PAIRS = 1 << 21
 """Below this many pairs, torch's fused kernel is over sooner in a call that it can do as it is."""
 
@@ -24,7 +23,7 @@ class Native(Backend):
     summary = "compiled kernels for this processor, forward and backward"
     capabilities = Capabilities(
         devices=("cpu",),
-        dtypes=(torch.float32, torch.bfloat16, torch.float16),
+        dtypes=limits.DTYPES,
         stats=(),
     )
 
@@ -32,27 +31,27 @@ class Native(Backend):
         return library.missing()
 
     def unsupported(self, call: Call) -> list[str]:
-        if torch.compiler.is_compiling():
-            return ["has no operator that torch.compile and torch.export can trace"]
         reasons = super().unsupported(call)
         if reasons:
             return reasons
-        operands = {"q": call.q, "k": call.k, "v": call.v}
-        for name, x in operands.items():
+        reasons += [*limits.widths(call), *scores.unsupported(call)]
+        if torch.compiler.is_compiling():
+            # The operator copies what has another stride, and looks at sizes and masks when it runs.
+            if spelling.spell(call.mask) is None:
+                reasons.append(f"has an operator for regard's own masks of tensors, and the call has {call.mask!r}")
+            return reasons
+        for name, x in (("q", call.q), ("k", call.k), ("v", call.v)):
             if type(x) not in (Tensor, torch.nn.Parameter):
                 reasons.append(f"takes plain tensors, and {name} is a {type(x).__name__}")
             if x.stride(-1) != 1 and x.shape[-1] > 1:
                 reasons.append(f"takes a unit last stride, and {name} has strides {x.stride()}")
-        for name, x in (("q and k", call.q), ("v", call.v)):
-            if not 1 <= x.shape[-1] <= MAX_FEATURES:
-                reasons.append(f"takes 1 to {MAX_FEATURES} features, and {name} have {x.shape[-1]}")
-        if max(call.q.shape[2], call.k.shape[2]) >= 2**31:
-            reasons.append(f"takes fewer than 2^31 tokens, and the call has {call.q.shape[2]} x {call.k.shape[2]}")
-        reasons += scores.unsupported(call)
+        reasons += limits.lengths(call)
         large = None if reasons else masks.too_large(call.mask, call.frame)
         return [*reasons, large] if large else reasons
 
     def discouraged(self, call: Call) -> list[str]:
+        if torch.compiler.is_compiling():  # the number of pairs may not be known, and one graph serves them all
+            return []
         pairs = call.frame.batch * call.frame.heads * call.frame.q_len * call.frame.k_len
         features = (call.score_mods, call.dropout_p, call.wants_lse, call.sinks is not None)
         if pairs >= PLAIN_PAIRS or any(features) or call.mask not in (Everything(), Causal()):
@@ -66,17 +65,21 @@ class Native(Backend):
         return packed + masks.extra_bytes(call.mask, call.frame)
 
     def run(self, call: Call) -> Result:
-        library.variant()
         changes = scores.changes(call)
-        plan = Plan(
-            masks.kernel_mask(call.mask, call.frame, call.group), tuple(changes), call.scale, call.dropout_p, call.seed
-        )
-        tables = [change.table for change in changes if isinstance(change, Added)]
         q, k, v = call.q, call.k, call.v
         if _learns_scores(call):
             # The gradients of these float32 tensors would show that scores and weights are rounded in low precision.
             q, k, v = q.float(), k.float(), v.float()
+        if torch.compiler.is_compiling():
+            out, lse = operators.attention(call, q, k, v, changes)
+            return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
+        library.variant()
+        assert not isinstance(call.seed, Tensor)
+        plan = Plan(
+            masks.kernel_mask(call.mask, call.frame, call.group), tuple(changes), call.scale, call.dropout_p, call.seed
+        )
         if call.needs_grad:
+            tables = [change.table for change in changes if isinstance(change, Added)]
             out, lse = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
         else:
             out, lse = forward(plan, q, k, v, call.sinks)

@@ -49,6 +49,10 @@ def missing() -> str | None:
     )
 
 
+# What the compiler is told not to trace but to call once; its decorator would import it together with regard.
+missing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @cache
 def variant() -> str:
     """The variant in use: the fastest on this processor, or the one that `CHOICE` forces.

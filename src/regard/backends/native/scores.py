@@ -57,7 +57,7 @@ def _added(mod: ScoreModification, call: Call) -> Added:
     distance = torch.arange(1 - k_len, max(q_len, 1 - k_len), device=device)
     zero = torch.zeros((), dtype=torch.int64, device=device)
     at = Coordinates(zero, torch.arange(heads, device=device)[:, None], zero, zero, distance * 0, distance)
-    return Added(mod.modify(torch.zeros(heads, len(distance), device=device), at).contiguous(), True)
+    return Added(mod.modify(torch.zeros(heads, distance.shape[0], device=device), at).contiguous(), True)
 
 
 def view(change: float | Added, q_len: int, grad: Tensor | None = None) -> ScoreView:
