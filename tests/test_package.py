@@ -79,7 +79,7 @@ LAYERS = [
     {"_plan", "weights"},
     {"_attention", "_inspect", "_explain"},
     {"_observe"},
-    {"cache"},
+    {"cache", "viewer"},
     {"nn"},
     {"adapters"},
     {"_replace"},

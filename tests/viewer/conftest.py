@@ -1,0 +1,92 @@
+"""One browser for all tests; whatever a page asks the network for is noted and refused."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.needs import program
+
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program("chromium"), args=arguments)
+        yield started
+        started.close()
+
+
+class Visit:
+    """A page, the addresses that it asked for, and its errors."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.asked: list[str] = []
+        self.errors: list[str] = []
+        self.entry = 0
+        self.seen: list[Any] = []
+
+    def viewer(self, expression: str, argument: object = None) -> Any:
+        """Evaluate a JavaScript function of the viewer and an argument."""
+        return self.page.evaluate(
+            f"([given]) => ({expression})(document.querySelector('main.regard').viewer, given)", [argument]
+        )
+
+    def until(self, expression: str) -> None:
+        """Wait until a JavaScript expression holds; the page's policy forbids the browser driver's own way."""
+        for _ in range(400):
+            if self.page.evaluate(expression):
+                return
+            self.page.wait_for_timeout(25)
+        raise AssertionError(f"this did not come true: {expression}")
+
+
+@contextmanager
+def visiting(browser: Any, address: str, *, allow: str = "file:", **options: Any) -> Iterator[Visit]:
+    settings = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", **options}
+    context = browser.new_context(**settings)
+    page = context.new_page()
+    visit = Visit(page)
+
+    def note(route: Any) -> None:
+        url = route.request.url
+        if url.startswith((allow, "blob:", "data:")):
+            route.continue_()
+        else:
+            visit.asked.append(url)
+            route.abort()
+
+    page.route("**/*", note)
+    page.on("pageerror", lambda error: visit.errors.append(str(error)))
+    page.on("console", lambda m: visit.errors.append(m.text) if m.type == "error" else None)
+    try:
+        page.goto(address)
+        page.wait_for_selector("main[data-ready]", timeout=30_000)
+        yield visit
+        assert visit.asked == []
+        assert visit.errors == []
+    finally:
+        context.close()
+
+
+@pytest.fixture
+def visit(browser: Any, tmp_path: Path) -> Callable[..., Any]:
+    """Open HTML as a file: ``with visit(html) as page``."""
+
+    def opened(html: str, fragment: str = "", **options: Any) -> Any:
+        path = tmp_path / "page.html"
+        path.write_text(html, encoding="utf-8")
+        return visiting(browser, path.as_uri() + fragment, **options)
+
+    return opened

@@ -1,0 +1,77 @@
+// The whole matrix in a corner, with the part in view.
+
+import { paint, type Look } from "./colour";
+import { h } from "./dom";
+import type { Planes } from "./head";
+import { t } from "./i18n";
+import type { LayerData } from "./payload";
+import type { View } from "./state";
+
+export interface MiniScene {
+  planes: Planes | null;
+  layer: LayerData;
+  view: View;
+  look: Look;
+  accent: string;
+  found: { rows: number[]; cols: number[] };
+}
+
+export class Minimap {
+  readonly canvas = h("canvas", { class: "minimap", role: "img" });
+  private scene: MiniScene | null = null;
+  private image: { of: Planes; look: string; canvas: HTMLCanvasElement } | null = null;
+
+  constructor(go: (row: number, col: number) => void) {
+    const at = (event: PointerEvent): void => {
+      if (!this.scene || !(event.buttons & 1)) return;
+      const box = this.canvas.getBoundingClientRect();
+      const { rows, cols } = this.scene.layer;
+      go(((event.clientY - box.top) / box.height) * rows, ((event.clientX - box.left) / box.width) * cols);
+    };
+    this.canvas.addEventListener("pointerdown", (event) => {
+      this.canvas.setPointerCapture(event.pointerId);
+      at(event);
+    });
+    this.canvas.addEventListener("pointermove", at);
+  }
+
+  show(scene: MiniScene): void {
+    this.scene = scene;
+    const { canvas } = this;
+    canvas.setAttribute("aria-label", t("minimapLabel"));
+    const dense = window.devicePixelRatio || 1;
+    const wide = canvas.clientWidth;
+    if (!wide) return;
+    const { rows, cols } = scene.layer;
+    const tall = Math.round(wide * Math.max(0.25, Math.min(1, rows / cols)));
+    canvas.style.height = `${tall}px`;
+    canvas.width = Math.round(wide * dense);
+    canvas.height = Math.round(tall * dense);
+    const ctx = canvas.getContext("2d")!;
+    ctx.setTransform(dense, 0, 0, dense, 0, 0);
+    ctx.fillStyle = scene.look.dark ? "#16191f" : "#eeebe3";
+    ctx.fillRect(0, 0, wide, tall);
+    if (scene.planes) {
+      const look = JSON.stringify(scene.look);
+      if (this.image?.of !== scene.planes || this.image.look !== look) {
+        this.image = { of: scene.planes, look, canvas: paint(scene.planes, scene.look) };
+      }
+      ctx.drawImage(this.image.canvas, 0, 0, wide, tall);
+    }
+    ctx.fillStyle = scene.accent;
+    for (const i of scene.found.rows) ctx.fillRect(0, (i / rows) * tall, 4, 1.5);
+    for (const j of scene.found.cols) ctx.fillRect((j / cols) * wide, 0, 1.5, 4);
+    const { x0, x1, y0, y1 } = scene.view;
+    const box = [(x0 / cols) * wide, (y0 / rows) * tall, ((x1 - x0) / cols) * wide, ((y1 - y0) / rows) * tall] as const;
+    if (x1 - x0 < cols || y1 - y0 < rows) {
+      ctx.fillStyle = scene.look.dark ? "rgb(0 0 0 / 45%)" : "rgb(40 36 30 / 22%)";
+      ctx.beginPath();
+      ctx.rect(0, 0, wide, tall);
+      ctx.rect(box[0], box[1], Math.max(box[2], 3), Math.max(box[3], 3));
+      ctx.fill("evenodd");
+    }
+    ctx.strokeStyle = scene.accent;
+    ctx.lineWidth = 1.5;
+    ctx.strokeRect(box[0], box[1], Math.max(box[2], 3), Math.max(box[3], 3));
+  }
+}
