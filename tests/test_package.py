@@ -84,6 +84,7 @@ LAYERS = [
     {"adapters"},
     {"_replace"},
     {"recording"},
+    {"lm"},
     {"__init__"},
     {"testing", "bench"},
     {"cli"},

@@ -33,6 +33,10 @@ class MissingError(RegardError, ImportError):
     """An optional package that is not installed, e.g. matplotlib for `Mask.plot`."""
 
 
+class CheckpointError(RegardError, OSError):
+    """A checkpoint of `regard.lm` that cannot be written, read or fitted to its model."""
+
+
 class StaleError(RegardError, ValueError):
     """Lazy weights whose query, key or mask was changed in place before they were read."""
 

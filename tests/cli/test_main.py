@@ -27,12 +27,12 @@ def test_version(run: Run) -> None:
 def test_help_names_every_command_and_gives_examples(run: Run, arguments: tuple[str, ...]) -> None:
     status, out, _ = run(*arguments)
     assert status == 0
-    for name in ("tour", "explain", "bench", "info"):
+    for name in ("tour", "train", "generate", "explain", "bench", "info"):
         assert f"\n    {name} " in out
     assert '--mask "Causal() & SlidingWindow(255)"' in out
 
 
-@pytest.mark.parametrize("command", ["tour", "explain", "info", "bench"])
+@pytest.mark.parametrize("command", ["tour", "train", "generate", "explain", "info", "bench"])
 def test_every_command_has_help(run: Run, command: str) -> None:
     status, out, _ = run(command, "--help")
     assert status == 0

@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol
 import regard
 from regard._errors import RegardError
 from regard.bench import cli as bench
-from regard.cli import explain, info
+from regard.cli import explain, generate, info, train
 from regard.cli.tour import command as tour
 
 
@@ -22,12 +22,13 @@ class Command(Protocol):
         """Add the command's parser, with ``set_defaults(run=…)``."""
 
 
-COMMANDS: tuple[Command, ...] = (tour, explain, bench, info)
+COMMANDS: tuple[Command, ...] = (tour, train, generate, explain, bench, info)
 
 _EXAMPLES = """\
 examples:
   regard tour                              attention from scratch, every number shown
   regard tour --text "any words you like"
+  regard train book.txt                    a language model from any text; then: regard generate
   regard explain --q-len 4096 --mask "Causal() & SlidingWindow(255)"
   regard info                              what works on this machine, and why something does not
 """
