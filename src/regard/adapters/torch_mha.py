@@ -107,9 +107,8 @@ class MultiheadAttention(nn.Module):
         weights = None
         if need_weights:
             seen = look(self, q, k, v, mask=mask, score_mod=bias, dropout_p=dropout_p, backend=self.backend)
-            out = seen.out
-            dense = seen.weights.dense(max_bytes=seen.weights.shape.numel() * 8).to(out.dtype)
-            weights = dense.mean(1) if average_attn_weights else dense
+            read = seen.weights.head_mean if average_attn_weights else seen.weights.dense
+            out, weights = seen.out, read(max_bytes=seen.weights.shape.numel() * 8).to(seen.out.dtype)
         else:
             out = attend(self, q, k, v, mask=mask, score_mod=bias, dropout_p=dropout_p, backend=self.backend)
         out = self.out_proj(out.transpose(1, 2).flatten(2))

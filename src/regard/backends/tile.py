@@ -126,4 +126,4 @@ def scores(call: Call, at: Coordinates, q: Tensor, k: Tensor) -> Tensor:
     s = grouped(q, k) * call.scale
     for mod in call.score_mods:
         s = mod.modify(s, at)
-    return torch.where(call.mask.allowed(at), s, -torch.inf)
+    return s if isinstance(call.mask, Everything) else torch.where(call.mask.allowed(at), s, -torch.inf)

@@ -31,6 +31,7 @@ from regard.weights.reductions import (
 from regard.weights.stream import Reduction, stream
 from regard.weights.topk import TopK
 from regard.weights.versions import Versions
+from regard.weights.whole import HeadMean, Whole, is_plain, plain_head_mean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -148,21 +149,54 @@ class AttentionWeights(NotATensor):
             ArgumentError: more than ``max_bytes``.
             StaleError: something was changed in place since the call.
         """
-        whole = Selection(*(slice(0, n) for n in (*self._call.q.shape[:3], self._call.k.shape[2])))
         repair = "Take a part with weights[b, h, i0:i1, j0:j1]"
-        return self._part(whole, max_bytes, repair).reshape(self.shape)
+        shape = (*self._call.q.shape[:3], self._call.k.shape[2])
+        if self._wants_grad:
+            whole = Selection(*(slice(0, n) for n in shape))
+            return self._part(whole, max_bytes, repair).reshape(self.shape)
+        self._check_size(shape, max_bytes, repair)
+        return self._streamed(Whole(self._call))
 
-    def _part(self, selection: Selection, max_bytes: int, repair: str) -> Tensor:
-        count = torch.Size(selection.shape).numel()
-        size = count * self.dtype.itemsize
+    def head_mean(self, max_bytes: int = MAX_BYTES) -> Tensor:
+        """``1/H Σ_h w_hij``, ``(…, Lq, Lk)``, what `torch.nn.MultiheadAttention` gives by default; differentiable.
+
+        Memory of one head's weights; of all of them where a gradient may be wanted and there is a mask or a score
+        change.
+
+        Raises:
+            ArgumentError: more than ``max_bytes``.
+            StaleError: something was changed in place since the call.
+        """
+        if self._call.lead is None:
+            return self.dense(max_bytes)
+        plain = is_plain(self._call)
+        if self._wants_grad and not plain:
+            return self.dense(max_bytes).mean(-3)
+        shape = (self._call.q.shape[0], self._call.q.shape[2], self._call.k.shape[2])
+        self._check_size(shape, max_bytes, "Take a part with weights[b, h, i0:i1, j0:j1].mean(…)")
+        if not plain:
+            return self._streamed(HeadMean(self._call)).squeeze(-3)
+        self._versions.check()
+        with self._no_autocast(), torch.set_grad_enabled(self._wants_grad):
+            return self._call.restore(plain_head_mean(self._call, self._lse)).squeeze(-3)
+
+    @property
+    def _wants_grad(self) -> bool:
+        return self._differentiable and torch.is_grad_enabled()
+
+    def _check_size(self, shape: tuple[int, ...], max_bytes: int, repair: str) -> None:
+        size = torch.Size(shape).numel() * self.dtype.itemsize
         if size > max_bytes:
             raise ArgumentError(
-                f"weights of shape {selection.shape} take {_quantity(size, 'B')}, and the limit is "
+                f"weights of shape {shape} take {_quantity(size, 'B')}, and the limit is "
                 f"{_quantity(max_bytes, 'B')}. {repair}, a reduction such as .pool(512, 512), .topk(8) or .received(), "
                 f"or lift the limit with .dense(max_bytes={self.shape.numel() * self.dtype.itemsize})."
             )
+
+    def _part(self, selection: Selection, max_bytes: int, repair: str) -> Tensor:
+        self._check_size(selection.shape, max_bytes, repair)
         self._versions.check()
-        with self._no_autocast(), torch.set_grad_enabled(self._differentiable and torch.is_grad_enabled()):
+        with self._no_autocast(), torch.set_grad_enabled(self._wants_grad):
             return part(self._call, self._lse, selection)
 
     def entropy(self) -> Tensor:

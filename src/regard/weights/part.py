@@ -10,6 +10,7 @@ from torch import Tensor
 from regard._call import Call
 from regard._coordinates import Coordinates
 from regard.backends.tile import grouped, shielded
+from regard.masks import Everything
 
 Places = slice | Tensor
 """Where along one dim: a slice with start, stop and no step, or an int64 tensor ``(n,)``."""
@@ -37,9 +38,12 @@ def part(call: Call, lse: Tensor, selection: Selection) -> Tensor:
     """
     batch, heads, rows, cols = selection
     at = _coordinates(call, selection)
-    allowed = call.mask.allowed(at).expand(selection.shape)
     q = _take(_take(_take(call.q, 0, batch), 1, heads), 2, rows).to(call.accumulation_dtype)
     k = _take(_take(_take(call.k, 0, batch), 1, _kv_heads(call, heads)), 2, cols).to(call.accumulation_dtype)
+    row_lse = finite(_take(_take(_take(lse, 0, batch), 1, heads), 2, rows)[..., None])
+    if isinstance(call.mask, Everything) and not call.score_mods:
+        return torch.exp(call.scale * grouped(q, k) - row_lse)
+    allowed = call.mask.allowed(at).expand(selection.shape)
     seen = allowed.any(2)
     if k.shape[1] != q.shape[1]:
         seen = seen.unflatten(1, (k.shape[1], -1)).any(2)
@@ -48,8 +52,7 @@ def part(call: Call, lse: Tensor, selection: Selection) -> Tensor:
     s = call.scale * grouped(q, k)
     for mod in call.score_mods:
         s = mod.modify(*shielded(mod, s, allowed, at))
-    row_lse = _take(_take(_take(lse, 0, batch), 1, heads), 2, rows)[..., None]
-    return torch.exp(torch.where(allowed, s, -torch.inf) - finite(row_lse))
+    return torch.exp(torch.where(allowed, s, -torch.inf) - row_lse)
 
 
 def finite(lse: Tensor) -> Tensor:
