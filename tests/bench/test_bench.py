@@ -13,6 +13,7 @@ import torch
 from regard.backends.native import Native
 from regard.bench.cases import CASES, Attend, Case
 from regard.bench.memory import peak_extra
+from regard.bench.modules import MODULES
 from regard.bench.run import DisagreementError, measure, measure_memory
 from regard.bench.timing import Pair, alternate
 from regard.cli.main import main
@@ -24,7 +25,7 @@ def small(case: Case) -> Case:
     return replace(case, shape=(1, 2, 16_384 if "documents" in case.name else 300, 8))
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if "documents" not in c.name], ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*(c for c in CASES if "documents" not in c.name), *MODULES], ids=lambda c: c.name)
 def test_both_ways_of_every_case_agree_and_are_timed(case: Case) -> None:
     measured = measure(small(case), CPU, runs=2)
     assert len(measured.pair.ours) == len(measured.pair.theirs) == 2

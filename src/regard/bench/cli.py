@@ -41,22 +41,24 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from regard.bench.cases import CASES
+    from regard.bench import cases
     from regard.bench.machine import Machine
+    from regard.bench.modules import MODULES
     from regard.bench.run import measure, measure_memory
 
+    every = (*cases.CASES, *MODULES)
     console = Console()
     if arguments.list:
-        for case in CASES:
+        for case in every:
             console.print(f"[bold]{case.name}[/]  {case.title}; against {case.against}", highlight=False)
         console.print(f"[bold]{MEMORY}[/]  peak memory of a causal forward and backward pass", highlight=False)
         return 0
     # Memory first: what timed cases leave with the allocator would hide it.
-    wanted = arguments.cases or [MEMORY, *(case.name for case in CASES)]
-    unknown = sorted(set(wanted) - {case.name for case in CASES} - {MEMORY})
+    wanted = arguments.cases or [MEMORY, *(case.name for case in every)]
+    unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY})
     if unknown:
         raise ArgumentError(f"no case is named {', '.join(unknown)}. `regard bench --list` names them.")
-    for case in CASES:
+    for case in every:
         if case.name in wanted and case.missing:
             console.print(f"[yellow]{case.name} is left out:[/] {case.missing}", highlight=False)
             wanted = [name for name in wanted if name != case.name]
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             if name == MEMORY:
                 used = measure_memory(arguments.tokens)
             else:
-                case = next(c for c in CASES if c.name == name)
+                case = next(c for c in every if c.name == name)
                 measured.append(measure(case, torch.device(arguments.device), arguments.runs))
     if measured:
         console.print(_table(measured))
