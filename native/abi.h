@@ -53,7 +53,7 @@ struct RegardCall {
     RegardTensor q, k, v, out;
     float* lse;          // (batch, heads, q_len), contiguous
     float* norms;        // (batch, heads, q_len, 2), contiguous: with a row's two numbers its weights are
-                         // exp(s - first) * second, which has more digits than exp(s - lse). As exact_out
+                         // 2^(log2 e s - first) * second, which has more digits than exp(s - lse). As exact_out
     float* exact_out;    // (batch, heads, q_len, value_features), contiguous, out before it is rounded: backward's delta
                          // cancels digits that a rounded one lacks. Forward: written unless null; backward: read
     const float* sinks;  // (heads,) or null
@@ -79,7 +79,8 @@ __attribute__((visibility("default"))) int regard_supported_variants(void);
 // Whether this processor multiplies pairs of bfloat16 faster than float32.
 __attribute__((visibility("default"))) int regard_has_fast_bfloat16(void);
 
-// The kernels' exponential and hyperbolic tangent, for tests of their accuracy.
+// The kernels' exponentials and hyperbolic tangent, for tests of their accuracy.
 __attribute__((visibility("default"))) void regard_exp(const float* x, float* y, int64_t n);
+__attribute__((visibility("default"))) void regard_exp2(const float* x, float* y, int64_t n);
 __attribute__((visibility("default"))) void regard_tanh(const float* x, float* y, int64_t n);
 }

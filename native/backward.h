@@ -51,7 +51,7 @@ struct Backward {
                         for (int64_t n = 0; n < f.columns; n += W) store(sum + n, load(sum + n) + load(more + n));
                     }
                     const int64_t head = pair % c.kv_heads * c.group + r / c.q_len;
-                    write_row(sum, 1, c.features, row_of<In>(c.grad_q, pair / c.kv_heads, head, r % c.q_len));
+                    write_row(sum, c.scale, c.features, row_of<In>(c.grad_q, pair / c.kv_heads, head, r % c.q_len));
                 }
                 return true;
             }
@@ -66,8 +66,10 @@ struct Backward {
         int64_t b = 0, kv_head = 0, chunk = 0;
         Row* row = nullptr;
         float *shift, *norm, *delta, *weights, *grads, *grad_k, *grad_v;
-        Unit *queries, *query_lines, *grad_outs, *grad_out_lines, *key_panels, *key_lines, *value_panels;
+        Unit *queries, *grad_outs, *key_panels, *value_panels;
+        Lines<Unit> query_lines, grad_out_lines, key_lines;
         Unit *weight_lines, *grad_lines, *grad_rows;
+        Span spans[BLOCK / ROWS];
 
         explicit Worker(const Backward& backward) : f(backward), c(backward.c) {}
 
@@ -84,9 +86,9 @@ struct Backward {
             grad_v = take(BLOCK * f.value_columns);
             key_panels = (Unit*)take(BLOCK * f.depth);
             value_panels = (Unit*)take(BLOCK * f.value_depth);
-            key_lines = (Unit*)take(BLOCK / UNIT * f.columns);
-            query_lines = (Unit*)take(n / UNIT * f.columns);
-            grad_out_lines = (Unit*)take(n / UNIT * f.value_columns);
+            key_lines = {(Unit*)take(BLOCK / UNIT * f.columns), BLOCK / UNIT, f.columns};
+            query_lines = {(Unit*)take(n / UNIT * f.columns), n / UNIT, f.columns};
+            grad_out_lines = {(Unit*)take(n / UNIT * f.value_columns), n / UNIT, f.value_columns};
             if constexpr (UNIT == 1) {
                 weight_lines = (Unit*)weights, grad_lines = grad_rows = (Unit*)grads;
             } else {
@@ -116,7 +118,7 @@ struct Backward {
 
         // Pack all rows; one that sees nothing counts as zeros, for its gradients may be anything.
         void prepare() {
-            for (int64_t r = 0; r < f.rows; ++r) row[r] = make_row(c, b, kv_head, r);
+            make_rows(c, b, kv_head, 0, f.rows, row);
             const auto packed = [&](const RegardTensor& x) {
                 return [&](int64_t r) -> const In* {
                     const bool sees = r < f.rows && row[r].sees((c.k_len + 31) / 32);
@@ -125,8 +127,8 @@ struct Backward {
             };
             pack_side_by_side<ROWS>(packed(c.q), f.rows, c.features, queries);
             pack_side_by_side<ROWS>(packed(c.grad_out), f.rows, c.value_features, grad_outs);
-            pack_lines(packed(c.q), f.padded_rows, c.features, query_lines);
-            pack_lines(packed(c.grad_out), f.padded_rows, c.value_features, grad_out_lines);
+            query_lines.pack(packed(c.q), f.padded_rows, c.features);
+            grad_out_lines.pack(packed(c.grad_out), f.padded_rows, c.value_features);
             for (int64_t r = 0; r < f.rows; ++r) {
                 const int64_t at = row_number(c, b, row[r]);
                 vf sum = {};
@@ -155,87 +157,114 @@ struct Backward {
             std::memset(grad_v, 0, BLOCK * f.value_columns * sizeof(float));
             bool is_packed = false;
             for (int64_t first = 0; first < f.rows; first += BLOCK) {
-                const int64_t rest = f.rows - first, size = rest < BLOCK ? rest : BLOCK;
-                int begin = BLOCK, end = 0;
-                Span spans[BLOCK / ROWS];
-                for (int r = 0; r < size; r += ROWS) {
-                    const int height = size - r < ROWS ? int(size - r) : ROWS;
-                    const Span span = spans[r / ROWS] = span_of(row + first + r, height, start, start + count);
-                    if (span.empty()) continue;
-                    begin = r < begin ? r : begin;
-                    end = int(round_up(r + height, ROW_STEP));
-                }
-                if (begin >= end) continue;
+                const int rows = int(f.rows - first < BLOCK ? f.rows - first : BLOCK);
+                if (!find_spans(first, rows, start, start + count)) continue;
                 if (!std::exchange(is_packed, true)) {
                     pack_side_by_side<PANEL>(packed(c.k), BLOCK, c.features, key_panels);
                     pack_side_by_side<PANEL>(packed(c.v), BLOCK, c.value_features, value_panels);
-                    pack_lines(packed(c.k), BLOCK, c.features, key_lines);
+                    key_lines.pack(packed(c.k), BLOCK, c.features);
                 }
-                for (int r = begin; r < end; r += ROWS) {
-                    const int height = size - r < ROWS ? int(size - r) : ROWS;
-                    differentiate(first, r, height, spans[r / ROWS], start, f.grad_q_at(pair, chunk, first + r));
-                }
-                const int64_t lines = (end - begin) / UNIT, line = begin / UNIT, from = first / UNIT + line;
-                for (int j = 0; j < count; j += ROWS) {
-                    const int height = count - j < ROWS ? int(count - j) : ROWS;
-                    strip<1>(height, weight_lines + line * BLOCK + j, BLOCK, grad_out_lines + from * f.value_columns,
-                             f.value_columns, lines, grad_v + j * f.value_columns, f.value_columns, f.value_columns, Added{});
-                    strip<1>(height, grad_lines + line * BLOCK + j, BLOCK, query_lines + from * f.columns, f.columns, lines,
-                             grad_k + j * f.columns, f.columns, f.columns, Added{});
-                }
+                for (int s = 0; s * ROWS < rows; s += STRIPS) differentiate(first, rows, s, start, f.grad_q_at(pair, chunk, first));
+                give_to_keys(first, rows, int(count));
             }
             for (int64_t j = 0; j < count; ++j) {
-                write_row(grad_k + j * f.columns, 1, c.features, row_of<In>(c.grad_k, b, kv_head, start + j));
+                write_row(grad_k + j * f.columns, c.scale, c.features, row_of<In>(c.grad_k, b, kv_head, start + j));
                 write_row(grad_v + j * f.value_columns, 1, c.value_features, row_of<In>(c.grad_v, b, kv_head, start + j));
             }
         }
 
-        // The weights of one strip and the gradients of its scores, and from those the strip's share of dQ.
-        void differentiate(int64_t first, int r, int height, Span span, int64_t start, float* grad_q) {
-            float* const p = weights + r * BLOCK;
-            float* const ds = grads + r * BLOCK;
-            const int tall = int(round_up(height, ROW_STEP));
-            if (!span.empty()) {
-                panels(height, queries + (first + r) * f.depth, key_panels, f.depth, span.first, span.last, p, c.scale);
-                panels(height, grad_outs + (first + r) * f.value_depth, value_panels, f.value_depth, span.first, span.last, ds, 1);
+        // The spans of the strips of a block of rows; false where all are empty.
+        bool find_spans(int64_t first, int rows, int64_t start, int64_t stop) {
+            bool some = false;
+            for (int s = 0; s < BLOCK / ROWS; ++s) {
+                const int left = rows - s * ROWS, height = left < ROWS ? left : ROWS;
+                spans[s] = left > 0 ? span_of<BLOCK>(row + first + s * ROWS, height, start, stop) : Span{0, 0, 0, 0};
+                some |= !spans[s].empty();
             }
-            for (int n = 0; n < height; ++n)
-                c.dropout ? weigh<true>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK)
-                          : weigh<false>(first + r + n, span, start, p + n * BLOCK, ds + n * BLOCK);
-            for (int n = 0; n < tall; ++n) {
-                const bool real = n < height && !span.empty();
-                const int before = real ? span.first : BLOCK, after = real ? span.last : BLOCK;
-                for (float* line : {p + n * BLOCK, ds + n * BLOCK}) {
-                    std::memset(line, 0, before * sizeof(float));
-                    std::memset(line + after, 0, (BLOCK - after) * sizeof(float));
+            return some;
+        }
+
+        // The weights of a few strips and the gradients of their scores, and from those the strips' share of dQ.
+        void differentiate(int64_t first, int rows, int strip_begin, int64_t start, float* grad_q) {
+            const int left = (rows - strip_begin * ROWS + ROWS - 1) / ROWS, strip_end = strip_begin + (left < STRIPS ? left : STRIPS);
+            const auto height = [&](int s) { return rows - s * ROWS < ROWS ? rows - s * ROWS : ROWS; };
+            for (int column = 0; column < BLOCK; column += PANEL)
+                for (int s = strip_begin; s < strip_end; ++s) {
+                    if (!spans[s].overlaps(column, column + PANEL)) continue;
+                    const int64_t r = first + s * ROWS, to = s * ROWS * BLOCK + column;
+                    strip<1>(height(s), queries + r * f.depth, ROWS, key_panels + column * f.depth, PANEL, f.depth, weights + to,
+                             BLOCK, Scaled{c.scale});
+                    strip<1>(height(s), grad_outs + r * f.value_depth, ROWS, value_panels + column * f.value_depth, PANEL,
+                             f.value_depth, grads + to, BLOCK, Scaled{1});
                 }
+            for (int s = strip_begin; s < strip_end; ++s) {
+                const int r = s * ROWS, tall = int(round_up(height(s), ROW_STEP));
+                for (int n = r; n < r + height(s); ++n)
+                    c.dropout ? weigh<true>(first + n, spans[s], start, weights + n * BLOCK, grads + n * BLOCK)
+                              : weigh<false>(first + n, spans[s], start, weights + n * BLOCK, grads + n * BLOCK);
+                clear(weights + r * BLOCK, height(s), tall, spans[s]);
+                clear(grads + r * BLOCK, height(s), tall, spans[s]);
+                if constexpr (UNIT > 1) round_off(r, tall);
             }
-            if constexpr (UNIT > 1) round_off(r, tall);
-            if (span.empty()) return;
-            strip<BLOCK / UNIT>(height, grad_rows + (r * BLOCK + span.first) / UNIT, 1, key_lines + span.first / UNIT * f.columns,
-                                f.columns, (span.last - span.first) / UNIT, grad_q, f.columns, f.columns, Added{});
+            for (int64_t column = 0; column < f.columns; column += PANEL)
+                for (int s = strip_begin; s < strip_end; ++s) {
+                    if (spans[s].empty()) continue;
+                    const int from = spans[s].first / UNIT, depth = (spans[s].last - spans[s].first) / UNIT;
+                    strip<BLOCK / UNIT>(height(s), grad_rows + s * ROWS * BLOCK / UNIT + from, 1, key_lines.at(column, from),
+                                        key_lines.width(column), depth, grad_q + s * ROWS * f.columns + column, f.columns, Added{});
+                }
+        }
+
+        // Zeros where a strip's rows see nothing, and in the rows that fill it up.
+        static void clear(float* lines, int height, int tall, Span span) {
+            if (height == tall && span.first == 0 && span.last == BLOCK) return;
+            for (int n = 0; n < tall; ++n) {
+                const int before = n < height && !span.empty() ? span.first : BLOCK, after = n < height ? span.last : BLOCK;
+                for (int at = 0; at < before; at += W) store(lines + n * BLOCK + at, vf{});
+                for (int at = after; at < BLOCK; at += W) store(lines + n * BLOCK + at, vf{});
+            }
+        }
+
+        // dV += Pᵀ dO and dK += dSᵀ Q, for each strip of keys over the strips of rows that see some of it.
+        void give_to_keys(int64_t first, int rows, int count) {
+            add_transposed(weight_lines, grad_out_lines, first, rows, count, grad_v);
+            add_transposed(grad_lines, query_lines, first, rows, count, grad_k);
+        }
+
+        void add_transposed(const Unit* left, const Lines<Unit>& right, int64_t first, int rows, int count, float* sum) {
+            for (int64_t column = 0; column < right.columns; column += PANEL)
+                for (int j = 0; j < count; j += ROWS) {
+                    int begin = 0, end = BLOCK / ROWS;
+                    while (begin < end && !spans[begin].overlaps(j, j + ROWS)) ++begin;
+                    while (begin < end && !spans[end - 1].overlaps(j, j + ROWS)) --end;
+                    if (begin == end) continue;
+                    const int last = end * ROWS < rows ? end * ROWS : rows;
+                    const int64_t line = begin * ROWS / UNIT, lines = units<Unit>(last) - line;
+                    strip<1>(count - j < ROWS ? count - j : ROWS, left + line * BLOCK + j, BLOCK,
+                             right.at(column, first / UNIT + line), right.width(column), lines, sum + j * right.columns + column,
+                             right.columns, Added{});
+                }
         }
 
         // One row: scores to (dropped) weights in p, the weights' gradients to the scores' in ds.
         template <bool DROPOUT>
         void weigh(int64_t r, Span span, int64_t start, float* p, float* ds) const {
-            const float top = shift[r], share = norm[r], level = delta[r], scale = c.scores_count ? 1 : c.scale;
+            const float least = shift[r], share = norm[r], level = delta[r];
+            const uint32_t dropout = row[r].dropout, drop_below = c.drop_below;
             float slope[BLOCK];
-            if (span.masked || c.scores_count) change_row(c, b, row[r], span, start, p, slope);
+            if (span.masked() || c.scores_count) change_row(c, b, row[r], span, start, p, slope);
             for (int at = span.first; at < span.last; at += W) {
-                const vf weight = exp(load(p + at) - top) * share;
+                const vf weight = exp2(load(p + at) * LOG2E - least) * share;
                 vf dropped = weight, grad = load(ds + at);
                 if constexpr (DROPOUT) {
-                    const vi keep = kept(c, row[r], start + at);
+                    const vi keep = kept(dropout, drop_below, start + at);
                     dropped = keep ? weight * c.keep_scale : vf{};
                     grad = keep ? grad * c.keep_scale : vf{};
                 }
                 store(p + at, dropped);
-                store(ds + at, weight * (grad - level) * scale);
+                store(ds + at, weight * (grad - level));
             }
-            if (!c.scores_count) return;
-            unchange_row(c, chunk, b, row[r], span, start, ds, slope);
-            for (int at = span.first; at < span.last; at += W) store(ds + at, load(ds + at) * c.scale);
+            if (c.scores_count) unchange_row(c, chunk, b, row[r], span, start, ds, slope);
         }
 
         // A strip of weights and gradients rounded to pairs: of rows for dV and dK, of columns for dQ.

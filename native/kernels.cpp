@@ -42,6 +42,7 @@ void apply(const float* x, float* y, int64_t n) {
 int regard_forward(const RegardCall* call) { return regard::run<regard::Forward>(*call); }
 int regard_backward(const RegardCall* call) { return regard::run<regard::Backward>(*call); }
 void regard_exp(const float* x, float* y, int64_t n) { regard::apply<regard::exp>(x, y, n); }
+void regard_exp2(const float* x, float* y, int64_t n) { regard::apply<regard::exp2>(x, y, n); }
 void regard_tanh(const float* x, float* y, int64_t n) { regard::apply<regard::tanh>(x, y, n); }
 
 int regard_has_fast_bfloat16() {

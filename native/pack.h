@@ -103,6 +103,10 @@ struct Units<float> {
     static vu along(const In* row, int64_t unit, int64_t size) {
         return (vu)elements(row, unit, size);
     }
+    template <class In>
+    static vu whole(const In* row, int64_t unit) {
+        return (vu)widen(row + unit);
+    }
     // A row of the depth's next unit: here one row.
     template <class In>
     static vu across(const In* const* rows, int64_t at, int64_t size) {
@@ -121,6 +125,7 @@ struct Units<Pair> {
         std::memcpy(part, row + at, (size - at) * sizeof(Brain));
         return load_as<vu>(part);
     }
+    static vu whole(const Brain* row, int64_t unit) { return load_as<vu>(row + 2 * unit); }
     static vu across(const Brain* const* rows, int64_t at, int64_t size) {
         return ((vu)elements(rows[0], at, size) >> 16) | (vu)elements(rows[1], at, size);
     }
@@ -132,20 +137,40 @@ inline int64_t units(int64_t elements) {
 }
 inline int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
+// W floats as units of depth, at element `at` of a line.
+inline void put(float* line, int64_t at, vf x) { store(line + at, x); }
+#if defined(__AVX512BF16__)
+inline void put(Pair* line, int64_t at, vf x) {
+    const auto low = _mm512_cvtneps_pbh((__m512)x);
+    std::memcpy((uint16_t*)line + at, &low, sizeof low);
+}
+#endif
+
 // --- packed forms ---------------------------------------------------------------------------------------------------
 
-// `count` rows, `side` of them side by side: to[(group * depth + k) * side + row % side]. Rows that `row_at` gives as
+// `count` rows, SIDE of them side by side: to[(group * depth + k) * SIDE + row % SIDE]. Rows that `row_at` gives as
 // null, and those that fill the last group, are zeros. Writes up to W - 1 units beyond the end.
 template <int SIDE, class Unit, class RowAt>
 inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* to) {
     const int64_t depth = units<Unit>(size);
     for (int64_t group = 0; group < count; group += SIDE, to += depth * SIDE)
         for (int first = 0; first < SIDE; first += W) {
-            const int rows = SIDE - first < W ? SIDE - first : W;
+            const int64_t left = count - group - first, wide = SIDE - first < W ? SIDE - first : W;
+            decltype(row_at(0)) rows[W] = {};
+            bool all = true;
+            for (int n = 0; n < wide; ++n) {
+                if (n < left) rows[n] = row_at(group + first + n);
+                all &= rows[n] != nullptr;
+            }
+            for (int n = wide; n < W; ++n) rows[n] = all ? rows[0] : nullptr;  // what they give is overwritten
             for (int64_t k = 0; k < depth; k += W) {
-                vu x[W] = {};
-                for (int n = 0; n < rows; ++n)
-                    if (group + first + n < count) x[n] = Units<Unit>::along(row_at(group + first + n), k, size);
+                vu x[W];
+                if (all && (k + W) * Units<Unit>::depth <= size) {
+#pragma GCC unroll 16
+                    for (int n = 0; n < W; ++n) x[n] = Units<Unit>::whole(rows[n], k);
+                } else {
+                    for (int n = 0; n < W; ++n) x[n] = Units<Unit>::along(rows[n], k, size);
+                }
                 transpose(x);
                 const int64_t last = depth - k < W ? depth - k : W;
                 // In ascending order, so that what spills beyond a narrow group is overwritten by its right owner.
@@ -154,17 +179,30 @@ inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* t
         }
 }
 
-// `count` rows, a multiple of the unit's depth, one unit a line: to[line * columns + at], columns = size rounded up to W.
-template <class Unit, class RowAt>
-inline void pack_lines(RowAt row_at, int64_t count, int64_t size, Unit* to) {
-    constexpr int depth = Units<Unit>::depth;
-    const int64_t columns = round_up(size, W);
-    for (int64_t first = 0; first < count; first += depth, to += columns) {
-        decltype(row_at(0)) rows[depth];
-        for (int n = 0; n < depth; ++n) rows[n] = row_at(first + n);
-        for (int64_t at = 0; at < columns; at += W) store_as(to + at, Units<Unit>::across(rows, at, size));
+// Lines, one unit of depth each, cut into panels of PANEL columns; the last panel may have W.
+template <class Unit>
+struct Lines {
+    Unit* data;
+    int64_t lines, columns;
+
+    int64_t width(int64_t column) const { return columns - column < PANEL ? W : PANEL; }
+    Unit* at(int64_t column, int64_t line) const { return data + column * lines + line * width(column); }
+
+    // `count` rows of `size` elements; a null one is zeros.
+    template <class RowAt>
+    void pack(RowAt row_at, int64_t count, int64_t size) const {
+        constexpr int depth = Units<Unit>::depth;
+        for (int64_t first = 0; first < count; first += depth) {
+            decltype(row_at(0)) rows[depth];
+            for (int n = 0; n < depth; ++n) rows[n] = row_at(first + n);
+            for (int64_t column = 0; column < columns; column += PANEL) {
+                Unit* to = at(column, first / depth);
+                store_as(to, Units<Unit>::across(rows, column, size));
+                if (width(column) > W) store_as(to + W, Units<Unit>::across(rows, column + W, size));
+            }
+        }
     }
-}
+};
 
 // `size` floats times `factor` into a row of another dtype.
 template <class Out>

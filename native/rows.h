@@ -39,10 +39,10 @@ inline uint32_t dropout_row(const RegardCall& c, int64_t b, int64_t h, int64_t i
     return state;
 }
 
-inline Row make_row(const RegardCall& c, int64_t b, int64_t kv_head, int64_t r) {
+inline Row make_row(const RegardCall& c, int64_t b, int64_t head, int64_t index) {
     Row row{};
-    row.head = int32_t(kv_head * c.group + r / c.q_len);
-    row.index = int32_t(r % c.q_len);
+    row.head = int32_t(head);
+    row.index = int32_t(index);
     const RegardMask& mask = c.mask;
     const int64_t at = b * mask.batch + row.head * mask.head + row.index * mask.row;
     if (mask.kind == REGARD_MASK_BAND) {
@@ -56,6 +56,16 @@ inline Row make_row(const RegardCall& c, int64_t b, int64_t kv_head, int64_t r) 
     }
     if (c.dropout) row.dropout = dropout_row(c, b, row.head, row.index);
     return row;
+}
+
+// The rows from the `first` on of those that share a key/value head.
+inline void make_rows(const RegardCall& c, int64_t b, int64_t kv_head, int64_t first, int64_t count, Row* to) {
+    if (count == 0) return;
+    int64_t head = kv_head * c.group + first / c.q_len, index = first % c.q_len;
+    for (int64_t n = 0; n < count; ++n) {
+        to[n] = make_row(c, b, head, index);
+        if (++index == c.q_len) ++head, index = 0;
+    }
 }
 
 inline int64_t row_number(const RegardCall& c, int64_t b, const Row& row) {
@@ -73,16 +83,19 @@ inline bool key_is_seen(const RegardCall& c, int64_t b, int64_t kv_head, int64_t
            (mask.band_low < mask.band_high && j >= mask.band_low && j < c.q_len - 1 + mask.band_high);
 }
 
-// The columns of one key block that a strip of rows touches, cut to whole vectors; `masked` unless every row sees all.
+// The columns of one key block that a strip of rows touches, cut to whole vectors, and of those the ones that all its
+// rows see.
 struct Span {
-    int first, last;
-    bool masked;
+    int first, last, clear_first, clear_last;
+    bool masked() const { return clear_first > first || clear_last < last; }
     bool empty() const { return first >= last; }
+    bool overlaps(int begin, int end) const { return first < end && begin < last; }
 };
 
+template <int SIZE>
 inline Span span_of(const Row* rows, int count, int64_t block_start, int64_t block_stop) {
-    int64_t low = block_stop, high = block_start;
-    bool masked = block_stop - block_start < BLOCK;
+    int64_t low = block_stop, high = block_start;           // what some row sees
+    int64_t all_low = block_start, all_high = block_stop;  // what all rows see
     for (int n = 0; n < count; ++n) {
         const Row& row = rows[n];
         if (row.bits) {
@@ -94,7 +107,7 @@ inline Span span_of(const Row* rows, int count, int64_t block_start, int64_t blo
                 low = at < low ? at : low;
                 high = at + 32 > high ? at + 32 : high;
             }
-            masked = true;
+            all_high = block_start;
             continue;
         }
         for (const Interval& seen : {row.first, row.second}) {
@@ -104,24 +117,27 @@ inline Span span_of(const Row* rows, int count, int64_t block_start, int64_t blo
             low = start < low ? start : low;
             high = stop > high ? stop : high;
         }
-        masked |= row.first.start > block_start || row.first.stop < block_stop;
+        all_low = row.first.start > all_low ? row.first.start : all_low;
+        all_high = row.first.stop < all_high ? row.first.stop : all_high;
     }
-    if (low >= high) return {0, 0, masked};
-    const int first = int(low - block_start) / W * W;
-    const int last = int(round_up(high - block_start, W));
-    return {first, last < BLOCK ? last : BLOCK, masked};
+    if (low >= high) return {0, 0, 0, 0};
+    const int first = int(low - block_start) / W * W, last = int(round_up(high - block_start, W));
+    const int64_t clear_first = round_up(all_low - block_start, W), clear_last = (all_high - block_start) / W * W;
+    if (all_low >= all_high || clear_first >= clear_last) return {first, last < SIZE ? last : SIZE, first, first};
+    return {first, last < SIZE ? last : SIZE, int(clear_first), int(clear_last)};
 }
 
-inline vi kept(const RegardCall& c, const Row& row, int64_t j) {
+// Whether dropout keeps the weights of the columns from j on.
+inline vi kept(uint32_t row, uint32_t drop_below, int64_t j) {
     const vu column = ((vu)lanes() + uint32_t(j)) * GOLDEN;
-    return mix32(column ^ row.dropout) >= c.drop_below;
+    return mix32(column ^ row) >= drop_below;
 }
 
-// The scores of hidden columns to -inf.
-inline void hide(const Row& row, Span span, int64_t start, float* s) {
+// The scores of hidden columns to -inf, in some columns of a block.
+inline void hide(const Row& row, int first_column, int last_column, int64_t start, float* s) {
     if (row.bits) {
         const vu lane_bits = (vu)(splat(int32_t(1)) << lanes());
-        for (int at = span.first; at < span.last; at += W) {
+        for (int at = first_column; at < last_column; at += W) {
             const uint32_t word = row.bits[(start + at) / 32] >> (start + at) % 32;
             store(s + at, (splat(word) & lane_bits) != 0u ? load(s + at) : splat(-INF));
         }
@@ -132,7 +148,7 @@ inline void hide(const Row& row, Span span, int64_t start, float* s) {
     const vu from_first = (vu)(lanes() + int32_t(start - first.start)), from_second = (vu)(lanes() + int32_t(start - second.start));
     const uint32_t size = first.stop > first.start ? first.stop - first.start : 0;
     const uint32_t more = second.stop > second.start ? second.stop - second.start : 0;
-    for (int at = span.first; at < span.last; at += W) {
+    for (int at = first_column; at < last_column; at += W) {
         vi seen = from_first + uint32_t(at) < size;
         if (more) seen |= from_second + uint32_t(at) < more;
         store(s + at, seen ? load(s + at) : splat(-INF));
@@ -166,7 +182,9 @@ inline void change_row(const RegardCall& c, int64_t b, const Row& row, Span span
         for (; at < span.last && at + W <= there; at += W) store(s + at, load(s + at) + load(added + at));
         if (at < span.last) store(s + at, load(s + at) + load_part(added + at, there - at));
     }
-    if (span.masked) hide(row, span, start, s);
+    if (!span.masked()) return;
+    hide(row, span.first, span.clear_first, start, s);
+    hide(row, span.clear_last, span.last, start, s);
 }
 
 // Hands the gradient of a row's changed scores to what was added, and brings it back to before the changes.

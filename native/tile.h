@@ -6,6 +6,8 @@
 
 namespace regard {
 
+constexpr int STRIPS = 4;  // strips of rows that take turns at a panel while it is in the L1 cache
+
 struct Pair {  // two bfloat16, the lower depth in the lower half
     uint32_t bits;
 };
@@ -25,6 +27,15 @@ struct Scaled {  // C = factor * A B
     float factor;
     vf operator()(vf product, const float*, int) const { return product * factor; }
 };
+struct Scored {  // C = factor * A B, and the greatest of each row in `high`, lane by lane
+    float factor;
+    float* high;
+    vf operator()(vf product, const float*, int row) const {
+        const vf score = product * factor;
+        store(high + row * W, max(load(high + row * W), score));
+        return score;
+    }
+};
 struct Added {  // C += A B
     vf operator()(vf product, const float* c, int) const { return load(c) + product; }
 };
@@ -34,8 +45,9 @@ struct Rescaled {  // C = factor[row] * C + A B
 };
 
 // A is read at a[m * A_ROW + k * a_step], B at b[k * b_step + n * W].
-template <int M, int N, int A_ROW, class Unit, class Finish>
-inline void tile(const Unit* a, int64_t a_step, const Unit* b, int64_t b_step, int64_t depth, float* c, int64_t c_row,
+// Not inlined: in a function of its own all accumulators stay in registers.
+template <int M, int N, int A_ROW, class Left, class Right, class Finish>
+[[gnu::noinline]] void tile(const Left* a, int64_t a_step, const Right* b, int64_t b_step, int64_t depth, float* c, int64_t c_row,
                  Finish finish) {
     vf sum[M][N] = {};
     for (int64_t k = 0; k < depth; ++k, a += a_step, b += b_step) {
@@ -71,26 +83,16 @@ inline void with_height(int rows, F&& f) {
         with_height<F, M + ROW_STEP>(rows, static_cast<F&&>(f));
 }
 
-// One strip of rows of C against all `columns` (a multiple of W) of B.
+// One strip of rows of C against one panel of B: `width` columns, PANEL or W.
 template <int A_ROW, class Unit, class Finish>
-inline void strip(int rows, const Unit* a, int64_t a_step, const Unit* b, int64_t b_step, int64_t depth, float* c,
-                  int64_t c_row, int64_t columns, Finish finish) {
+inline void strip(int rows, const Unit* a, int64_t a_step, const Unit* b, int64_t width, int64_t depth, float* c, int64_t c_row,
+                  Finish finish) {
     with_height(rows, [&](auto height) {
         constexpr int M = decltype(height)::value;
-        int64_t n = 0;
-        for (; n + 2 * W <= columns; n += 2 * W)
-            tile<M, 2, A_ROW>(a, a_step, b + n, b_step, depth, c + n, c_row, finish);
-        if (n < columns) tile<M, 1, A_ROW>(a, a_step, b + n, b_step, depth, c + n, c_row, finish);
-    });
-}
-
-// The scores of one strip: packed queries against the packed key panels that cover the columns first ... last.
-template <class Unit>
-inline void panels(int rows, const Unit* a, const Unit* b, int64_t depth, int first, int last, float* c, float factor) {
-    with_height(rows, [&](auto height) {
-        constexpr int M = decltype(height)::value;
-        for (int n = first / PANEL * PANEL; n < last; n += PANEL)
-            tile<M, 2, 1>(a, ROWS, b + n * depth, PANEL, depth, c + n, BLOCK, Scaled{factor});
+        if (width == PANEL)
+            tile<M, 2, A_ROW>(a, a_step, b, PANEL, depth, c, c_row, finish);
+        else
+            tile<M, 1, A_ROW>(a, a_step, b, W, depth, c, c_row, finish);
     });
 }
 

@@ -12,14 +12,18 @@ namespace regard {
 
 #if defined(__AVX512F__)
 constexpr int W = 16, ROWS = 12, ROW_STEP = 4;  // 12 x 2 accumulators, 2 vectors of B and a broadcast: of 32 registers
+constexpr int KEYS = 96;
 #elif defined(__AVX2__)
 constexpr int W = 8, ROWS = 6, ROW_STEP = 2;  // 6 x 2 accumulators of 16 registers
+constexpr int KEYS = 192;
 #else
 constexpr int W = 4, ROWS = 4, ROW_STEP = 2;
+constexpr int KEYS = 96;
 #endif
 constexpr int PANEL = 2 * W;  // keys side by side in a packed panel
-constexpr int BLOCK = 96;     // queries and keys of a block: a multiple of ROWS, PANEL and 32
-static_assert(BLOCK % ROWS == 0 && BLOCK % PANEL == 0 && BLOCK % 32 == 0);
+constexpr int BLOCK = 96;     // queries and keys of a block of backward: a multiple of ROWS, PANEL and 32
+// KEYS: keys of a block of forward. The scores of STRIPS strips and a panel of values fit the L1 cache.
+static_assert(BLOCK % ROWS == 0 && BLOCK % PANEL == 0 && BLOCK % 32 == 0 && KEYS % PANEL == 0 && KEYS % 32 == 0);
 
 typedef float vf __attribute__((vector_size(W * 4)));
 typedef int32_t vi __attribute__((vector_size(W * 4)));
@@ -56,24 +60,22 @@ inline vi lanes() {
 // The second argument wins where one of them is NaN.
 inline vf max(vf a, vf b) { return a > b ? a : b; }
 
-inline float sum_across(vf x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_add_ps((__m512)x);
-#else
-    float total = 0;
-    for (int n = 0; n < W; ++n) total += x[n];
-    return total;
-#endif
+// All lanes to one, by halves.
+template <int HALF = W / 2, class Two>
+inline float fold(vf x, Two two) {
+    if constexpr (HALF == 0) {
+        return x[0];
+    } else {
+        vi order;
+        for (int n = 0; n < W; ++n) order[n] = n ^ HALF;
+        return fold<HALF / 2>(two(x, __builtin_shuffle(x, order)), two);
+    }
 }
-
+inline float sum_across(vf x) {
+    return fold(x, [](vf a, vf b) { return a + b; });
+}
 inline float max_across(vf x) {
-#if defined(__AVX512F__)
-    return _mm512_reduce_max_ps((__m512)x);
-#else
-    float top = x[0];
-    for (int n = 1; n < W; ++n) top = top > x[n] ? top : x[n];
-    return top;
-#endif
+    return fold(x, [](vf a, vf b) { return max(a, b); });
 }
 
 // e^x within 2 ulp for -87 <= x <= 88, 0 below: no weight is subnormal, for one would cost a hundred cycles. NaN stays
@@ -90,6 +92,19 @@ inline float max_across(vf x) {
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
     return x < -87.0f ? vf{} : (vf)((vu)p + ((vu)shifted << 23));
+}
+
+constexpr float LOG2E = 1.44269504f;
+
+// 2^x within 2 ulp for -125 <= x <= 127, 0 below: no weight is subnormal. NaN stays NaN. A minimax polynomial on
+// [-1/2, 1/2], where the fraction is exact; its terms by pairs (Estrin 1960), for one chain would wait for itself.
+[[gnu::always_inline]] inline vf exp2(vf x) {
+    const float round = 12582912.0f;
+    const vf shifted = x + round, r = x - (shifted - round), r2 = r * r;
+    const vf low = (r * 5.550332471e-2f + 2.402264791e-1f) * r2 + (r * 6.931472028e-1f + 1.0f);
+    const vf high = r2 * 1.535336188e-4f + (r * 1.339887440e-3f + 9.618437357e-3f);
+    const vf p = high * (r2 * r2) + low;
+    return (vf)((vi)((vu)p + ((vu)shifted << 23)) & ~(x < -125.0f));
 }
 
 // tanh(x): a polynomial near 0, where 1 - 2 / (e^2x + 1) would cancel.
@@ -128,16 +143,47 @@ inline vu zip_high(vu a, vu b) {
     return __builtin_shuffle(a, b, order);
 }
 
-// W x W words transposed in place: log2(W) perfect shuffles.
-inline void transpose(vu (&x)[W]) {
-    for (int stage = 1; stage < W; stage *= 2) {
-        vu y[W];
-#pragma GCC unroll 16
-        for (int n = 0; n < W / 2; ++n) {
-            y[2 * n] = zip_low(x[n], x[n + W / 2]);
-            y[2 * n + 1] = zip_high(x[n], x[n + W / 2]);
+// Of two vectors, the words of each group of four that `pick` names: 0 ... 3 are the first's, 4 ... 7 the second's.
+template <int P0, int P1, int P2, int P3>
+inline vu of_fours(vu a, vu b) {
+    constexpr int pick[4] = {P0, P1, P2, P3};
+    vu order;
+    for (int n = 0; n < W; ++n) order[n] = n / 4 * 4 + pick[n % 4] % 4 + pick[n % 4] / 4 * W;
+    return __builtin_shuffle(a, b, order);
+}
+
+// Groups of four words of two vectors in turn, from the lower or the upper half.
+template <bool UPPER>
+inline vu zip_fours(vu a, vu b) {
+    vu order;
+    for (int n = 0; n < W; ++n) order[n] = n / 8 * 4 + n % 4 + (UPPER ? W / 2 : 0) + (n / 4 % 2 ? W : 0);
+    return __builtin_shuffle(a, b, order);
+}
+
+// W x W words transposed in place: within 4 x 4 words first, which costs one instruction a vector and step; then the
+// groups of four trade places by perfect shuffles.
+[[gnu::always_inline]] inline void transpose(vu (&x)[W]) {
+#pragma GCC unroll 4
+    for (int n = 0; n < W; n += 4) {
+        const vu a = of_fours<0, 4, 1, 5>(x[n], x[n + 1]), b = of_fours<2, 6, 3, 7>(x[n], x[n + 1]);
+        const vu c = of_fours<0, 4, 1, 5>(x[n + 2], x[n + 3]), d = of_fours<2, 6, 3, 7>(x[n + 2], x[n + 3]);
+        x[n] = of_fours<0, 1, 4, 5>(a, c), x[n + 1] = of_fours<2, 3, 6, 7>(a, c);
+        x[n + 2] = of_fours<0, 1, 4, 5>(b, d), x[n + 3] = of_fours<2, 3, 6, 7>(b, d);
+    }
+    if constexpr (W > 4) {
+        constexpr int GROUPS = W / 4;
+        // x[4 * m + k] has, in its group g, column 4 * g + k of the rows 4 * m ...; it belongs to x[4 * g + k], group m.
+        for (int stage = 1; stage < GROUPS; stage *= 2) {
+            vu y[W];
+#pragma GCC unroll 4
+            for (int m = 0; m < GROUPS / 2; ++m)
+#pragma GCC unroll 4
+                for (int k = 0; k < 4; ++k) {
+                    y[8 * m + k] = zip_fours<false>(x[4 * m + k], x[4 * (m + GROUPS / 2) + k]);
+                    y[8 * m + 4 + k] = zip_fours<true>(x[4 * m + k], x[4 * (m + GROUPS / 2) + k]);
+                }
+            std::memcpy(x, y, sizeof x);
         }
-        std::memcpy(x, y, sizeof x);
     }
 }
 

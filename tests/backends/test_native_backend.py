@@ -65,10 +65,19 @@ def hold(q: Tensor, k: Tensor, v: Tensor, label: str, **arguments: Any) -> None:
 
 class TestEdges:
     @pytest.mark.parametrize("mask", [rg.Everything(), rg.Causal(), rg.SlidingWindow(5, 3)], ids=repr)
-    @pytest.mark.parametrize("lengths", [range(1, 36), range(92, 101), range(190, 195)], ids=str)
-    def test_every_length_around_a_tile(self, variant: str, mask: rg.Mask, lengths: range) -> None:
-        for length in lengths:
+    def test_every_length_around_a_tile(self, variant: str, mask: rg.Mask) -> None:
+        for length in (*range(36), *range(92, 101), *range(190, 195), *range(286, 290), 385):
             hold(*operands(1, length, 3), f"{variant}, {length} tokens", mask=mask)
+
+    def test_every_length_to_300(self, variant: str) -> None:
+        mask = rg.SlidingWindow(170, 1)
+        for length in range(301):
+            hold(*operands(1, length, 3), f"{variant}, {length} tokens", mask=mask)
+
+    def test_every_width(self, variant: str) -> None:
+        for width in range(1, 257):
+            q, k, _ = operands(1, 7, width)
+            hold(q, k, torch.randn(1, 7, 257 - width), f"{variant}, D = {width}")
 
     @pytest.mark.parametrize("width", [1, 2, 3, 7, 8, 15, 16, 17, 31, 33, 64, 100, 127, 128, 129, 255, 256])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -89,6 +98,21 @@ class TestEdges:
         monkeypatch.setattr(library, "parallel", lambda: 0)
         mask = rg.Causal() & rg.Padding.from_valid(torch.arange(1601)[None] >= 900)
         hold(torch.randn(1, q_len, 8), torch.randn(1, 1601, 8), torch.randn(1, 1601, 8), variant, mask=mask)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize("q_len", [1, 2, 3, 5])
+    @pytest.mark.parametrize(
+        "mask", [rg.Causal(), rg.SlidingWindow(203, 0), rg.Padding(torch.tensor([389, 230])), rg.Dilated(3)], ids=repr
+    )
+    def test_decoding(self, variant: str, mask: rg.Mask, q_len: int, dtype: torch.dtype) -> None:
+        """Few queries read keys where they are: with and without groups, what nobody sees being NaN."""
+        for heads in (1, 3):
+            q = torch.randn(2, 2 * heads, q_len, 16, dtype=dtype)
+            k, v = (torch.randn(2, 2, 389, width, dtype=dtype) for width in (16, 24))
+            hidden = ~mask.dense(q_len, 389).any(2).expand(2, 2, 389)
+            k[hidden], v[hidden] = torch.nan, torch.nan
+            mods = [rg.Softcap(3.0), rg.Alibi.for_heads(2 * heads)]
+            hold(q, k, v, f"{variant}, {heads} heads a key", mask=mask, score_mod=mods)
 
     def test_two_intervals_a_row(self, variant: str) -> None:
         ring = torch.arange(200).roll(67)
@@ -143,6 +167,18 @@ class TestNumbers:
         assert y[:4].tolist() == [0.0] * 4, "a subnormal weight is 0"
         assert y[4].isnan()
 
+    def test_exp2(self, variant: str) -> None:
+        """The weights' own exponential."""
+        x = torch.cat([torch.linspace(-125, 127, 400_001), torch.tensor([0.0, -0.0, -1e-30])])
+        y = torch.empty_like(x)
+        library.kernels(variant).regard_exp2(x.data_ptr(), y.data_ptr(), len(x))
+        assert _ulps(y, x.double().exp2()) <= 2
+        hidden = torch.tensor([-torch.inf, -1e30, -151.0, -125.1, torch.nan])
+        y = torch.empty(5)
+        library.kernels(variant).regard_exp2(hidden.data_ptr(), y.data_ptr(), 5)
+        assert y[:4].tolist() == [0.0] * 4, "a subnormal weight is 0"
+        assert y[4].isnan()
+
     def test_tanh(self, variant: str) -> None:
         x = torch.cat([torch.linspace(-12, 12, 400_001), torch.tensor([1e-30, 1e-6, 50.0, -torch.inf, torch.inf])])
         y = torch.empty_like(x)
@@ -153,6 +189,11 @@ class TestNumbers:
     def test_extreme_scores(self, variant: str, size: float) -> None:
         q, k, v = operands(2, 67, 8)
         hold(q * size, k, v, f"{variant}, scores of {size}")
+
+    @pytest.mark.parametrize("small", ["q", "v"])
+    def test_subnormal_operands(self, variant: str, small: str) -> None:
+        q, k, v = operands(2, 67, 8)
+        hold(q * 1e-39 if small == "q" else q, k, v * 1e-39 if small == "v" else v, f"{variant}, subnormal {small}")
 
     def test_equal_scores(self, variant: str) -> None:
         hold(torch.zeros(2, 67, 8), torch.randn(2, 67, 8), torch.randn(2, 67, 8), variant)

@@ -47,7 +47,7 @@ class Saved(NamedTuple):
         v: ``(B, Hkv, Lk, Dv)``.
         sinks: ``(H,)`` or None.
         lse: ``(B, H, Lq)``.
-        norms: ``(B, H, Lq, 2)``: with a row's two numbers its weights are ``exp(s - first) * second``.
+        norms: ``(B, H, Lq, 2)``: with a row's two numbers its weights are ``2^(log2 e · s - first) * second``.
         exact_out: ``(B, H, Lq, Dv)``, out before it is rounded to its dtype.
     """
 

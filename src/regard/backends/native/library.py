@@ -115,7 +115,7 @@ def _open(path: Path) -> ctypes.CDLL:
     for name in ("regard_forward", "regard_backward"):
         function = getattr(library, name)
         function.argtypes, function.restype = (ctypes.POINTER(CallView),), ctypes.c_int
-    for name in ("regard_exp", "regard_tanh"):
+    for name in ("regard_exp", "regard_exp2", "regard_tanh"):
         function = getattr(library, name)
         function.argtypes, function.restype = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64), None
     library.regard_supported_variants.restype = ctypes.c_int

@@ -1,0 +1,108 @@
+// Few query rows, as in decoding: keys and values are read once, in order, where they are. Packing them would take longer
+// than the few products they enter.
+#pragma once
+#include "group.h"
+
+namespace regard {
+
+constexpr int DIRECT_ROWS = 2 * ROWS;
+
+inline vf load_unit(const Brain* b) { return widen(b); }
+inline vf load_unit(const Half* b) { return widen(b); }
+
+// The columns of a block that all rows see, where no row sees others; else an empty interval.
+inline Interval common_interval(const Row* rows, int count, int64_t start, int64_t stop) {
+    Interval common{0, 0};
+    for (int r = 0; r < count; ++r) {
+        if (rows[r].bits || rows[r].second.start < rows[r].second.stop) return {0, 0};
+        const Interval seen{clamped(rows[r].first.start - start, stop - start), clamped(rows[r].first.stop - start, stop - start)};
+        if (r == 0) common = seen;
+        if (seen.start != common.start || seen.stop != common.stop) return {0, 0};
+    }
+    return common;
+}
+
+// The sums of W vectors, in their order.
+inline vf sums_of(vf (&x)[W]) {
+    for (int half = W / 2; half; half /= 2)
+        for (int n = 0; n < half; ++n) x[n] = (vf)zip_low((vu)x[n], (vu)x[n + half]) + (vf)zip_high((vu)x[n], (vu)x[n + half]);
+    return x[0];
+}
+
+template <class In>
+struct Direct {
+    const State<float> state;
+    const RegardCall& c;
+    const float* queries;  // row by row
+    int64_t kv_head, start;
+    int count;
+    Interval seen;
+
+    template <class Unit>
+    Direct(const State<Unit>& s, const float* queries, int64_t kv_head, int count, int64_t start, Interval seen)
+        : state(s.as_floats()), c(s.c), queries(queries), kv_head(kv_head), start(start), count(count), seen(seen) {}
+
+    void step() {
+        int r = 0;
+        for (; r + 2 <= count; r += 2) score<2>(r);
+        if (r < count) score<1>(r);
+        Group<float> group(state, 0, start);
+        const int first = seen.start / W * W, last = int(round_up(seen.stop, W));
+        for (r = 0; r < count; r += ROWS, ++group.strips) {
+            group.height[group.strips] = count - r < ROWS ? count - r : ROWS;
+            group.span[group.strips] = {first, last, int(round_up(seen.start, W)), seen.stop / W * W};
+            group.weigh_strip(group.strips);
+        }
+        const In* values = row_of<const In>(c.v, state.b, kv_head, start + seen.start);
+        for (int64_t column = 0; column < c.value_features; column += PANEL)
+            for (int s = 0; s < group.strips; ++s)
+                add(group.height[s], state.scores + s * ROWS * KEYS + seen.start, values + column,
+                    c.value_features - column < PANEL ? W : PANEL, state.out + s * ROWS * state.value_columns + column,
+                    group.rescale + s * ROWS);
+    }
+
+    // Each key read into the caches feeds all rows; its value is asked for on the way.
+    template <int R>
+    void score(int r) const {
+        constexpr int AT_ONCE = W / R;
+        const float* const query = queries + r * c.features;
+        for (int j = seen.start; j < seen.stop; j += AT_ONCE) {
+            const int some = seen.stop - j < AT_ONCE ? seen.stop - j : AT_ONCE;
+            const In* keys[AT_ONCE];
+            for (int n = 0; n < AT_ONCE; ++n) keys[n] = row_of<const In>(c.k, state.b, kv_head, start + j + (n < some ? n : 0));
+            vf sum[W] = {};
+            for (int64_t at = 0; at < c.features; at += W) {
+#pragma GCC unroll 16
+                for (int n = 0; n < AT_ONCE; ++n) {
+                    const vf key = widen(keys[n] + at);
+#pragma GCC unroll 2
+                    for (int m = 0; m < R; ++m) sum[m * AT_ONCE + n] += load(query + m * c.features + at) * key;
+                }
+            }
+            const vf all = sums_of(sum) * c.scale;
+            for (int m = 0; m < R; ++m)
+                std::memcpy(state.scores + (r + m) * KEYS + j, (const float*)&all + m * AT_ONCE, some * sizeof(float));
+            if (r == 0) fetch_values(j, some);
+        }
+    }
+
+    void fetch_values(int j, int some) const {
+        for (int n = 0; n < some; ++n) {
+            const In* value = row_of<const In>(c.v, state.b, kv_head, start + j + n);
+            for (int64_t at = 0; at < c.value_features; at += 64 / sizeof(In)) __builtin_prefetch(value + at, 0, 2);
+        }
+    }
+
+    // The values' weighted sum in one panel of columns.
+    void add(int height, const float* weights, const In* values, int64_t width, float* out, const float* rescale) const {
+        with_height(height, [&](auto rows) {
+            constexpr int M = decltype(rows)::value;
+            if (width == PANEL)
+                tile<M, 2, KEYS>(weights, 1, values, c.v.row, seen.stop - seen.start, out, state.value_columns, Rescaled{rescale});
+            else
+                tile<M, 1, KEYS>(weights, 1, values, c.v.row, seen.stop - seen.start, out, state.value_columns, Rescaled{rescale});
+        });
+    }
+};
+
+}  // namespace regard

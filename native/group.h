@@ -1,0 +1,132 @@
+// A few strips of query rows against one block of packed keys: scores, weights, and the values' weighted sum.
+#pragma once
+#include <type_traits>
+
+#include "rows.h"
+
+namespace regard {
+
+constexpr int GROUP_ROWS = STRIPS * ROWS;
+
+// What a task keeps of its rows from one block of keys to the next, and its scratch memory.
+template <class Unit>
+struct State {
+    const RegardCall& c;
+    int64_t depth, value_columns, b = 0;
+    Row* row = nullptr;
+    Unit *queries = nullptr, *weights = nullptr;
+    float* scores = nullptr;  // GROUP_ROWS lines of KEYS; of float units the weights take their place
+    float *out = nullptr, *total = nullptr;
+    float* shift = nullptr;  // log2 e times the greatest score so far
+
+    State(const RegardCall& call, int64_t depth, int64_t value_columns) : c(call), depth(depth), value_columns(value_columns) {}
+
+    // The same rows, with weights of 32 bits.
+    State<float> as_floats() const {
+        State<float> same(c, depth, value_columns);
+        same.b = b, same.row = row, same.scores = same.weights = scores, same.out = out, same.total = total, same.shift = shift;
+        return same;
+    }
+};
+
+template <class Unit>
+struct Group {
+    const State<Unit>& w;
+    const RegardCall& c;
+    int row, strips = 0;
+    int64_t start;
+    int height[STRIPS];
+    Span span[STRIPS];
+    alignas(64) float high[GROUP_ROWS * W];
+    float rescale[GROUP_ROWS + W] = {};
+
+    Group(const State<Unit>& state, int row, int64_t start) : w(state), c(state.c), row(row), start(start) {}
+
+    Group(const State<Unit>& state, int row, int count, int64_t start, int64_t stop) : Group(state, row, start) {
+        for (int r = row; r < count && strips < STRIPS; r += ROWS, ++strips) {
+            height[strips] = count - r < ROWS ? count - r : ROWS;
+            span[strips] = span_of<KEYS>(w.row + r, height[strips], start, stop);
+        }
+    }
+
+    bool empty() const {
+        for (int s = 0; s < strips; ++s)
+            if (!span[s].empty()) return false;
+        return true;
+    }
+
+    void step(const Unit* keys, Lines<const Unit> values) {
+        score(keys);
+        for (int s = 0; s < strips; ++s)
+            if (!span[s].empty()) weigh_strip(s);
+        add(values);
+    }
+
+    void score(const Unit* keys) {
+        for (int n = 0; n < GROUP_ROWS; ++n) store(high + n * W, splat(-INF));
+        const int64_t depth = w.depth;
+        for (int column = 0; column < KEYS; column += PANEL)
+            for (int s = 0; s < strips; ++s)
+                if (span[s].overlaps(column, column + PANEL))
+                    strip<1>(height[s], w.queries + (row + s * ROWS) * depth, ROWS, keys + column * depth, PANEL, depth,
+                             w.scores + s * ROWS * KEYS + column, KEYS, Scored{c.scale, high + s * ROWS * W});
+    }
+
+    void weigh_strip(int s) {
+        const Span seen = span[s];
+        const int first = s * ROWS, last = first + height[s];
+        for (int n = first; n < last; ++n) {
+            vf most = load(high + n * W);
+            if (seen.masked() || c.scores_count) {
+                float* const line = w.scores + n * KEYS;
+                change_row(c, w.b, w.row[row + n], seen, start, line, nullptr);
+                most = splat(-INF);
+                for (int at = seen.first; at < seen.last; at += W) most = max(most, load(line + at));
+            }
+            float& shift = w.shift[row + n];
+            const float before = shift, now = max_across(most) * LOG2E;
+            shift = before > now ? before : now;
+            rescale[n] = before - finite(shift);
+        }
+        for (int n = first; n < last; n += W) store(rescale + n, exp2(load(rescale + n)));
+        for (int n = first; n < last; ++n) {
+            float* sums = w.total + (row + n) * W;
+            const vf sum = c.dropout ? weigh_row<true>(n, seen) : weigh_row<false>(n, seen);
+            store(sums, load(sums) * rescale[n] + sum);
+        }
+    }
+
+    // The shift of a row that sees nothing yet is -inf, and -inf - -inf would be NaN.
+    static float finite(float shift) { return shift == -INF ? 0.0f : shift; }
+
+    template <bool DROPOUT>
+    vf weigh_row(int n, Span seen) {
+        const float* const scores = w.scores + n * KEYS;
+        Unit* const weights = w.weights;
+        const float shift = finite(w.shift[row + n]);
+        const uint32_t dropout = w.row[row + n].dropout, drop_below = c.drop_below;
+        vf sum = {};
+        for (int at = seen.first; at < seen.last; at += W) {
+            vf p = exp2(load(scores + at) * LOG2E - shift);
+            sum += p;
+            if constexpr (DROPOUT) p = kept(dropout, drop_below, start + at) ? p : vf{};
+            put(weights, n * KEYS + at, p);
+        }
+        return sum;
+    }
+
+    // out = rescale * out + weights * values
+    void add(Lines<const Unit> values) {
+        constexpr int unit = Units<Unit>::depth;
+        for (int64_t column = 0; column < values.columns; column += PANEL)
+            for (int s = 0; s < strips; ++s) {
+                if (span[s].empty()) continue;
+                const int64_t first = span[s].first / unit, depth = (span[s].last - span[s].first) / unit;
+                strip<KEYS / unit>(height[s], w.weights + s * ROWS * KEYS / unit + first, 1, values.at(column, first),
+                                    values.width(column), depth, w.out + (row + s * ROWS) * values.columns + column,
+                                    values.columns, Rescaled{rescale + s * ROWS});
+            }
+    }
+};
+
+}  // namespace regard
