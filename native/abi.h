@@ -67,11 +67,21 @@ struct RegardCall {
     RegardTensor grad_out, grad_q, grad_k, grad_v;
     const float* grad_lse;  // (batch, heads, q_len), contiguous, or null
     float* delta;           // out: sum of grad_out * out a row, less grad_lse; (batch, heads, q_len)
+    // statistics only: lse is an input, 0 for rows that see nothing; null: not wanted
+    float* top;            // (batch, heads, q_len): the greatest score
+    float* entropy;        // (batch, heads, q_len): sum of weight * (lse - score)
+    float* received;       // (chunks, batch, heads, k_len), zeros that gather the weights of all rows
+    float* mass;           // (chunks, batch, heads, pool_rows, pool_columns), zeros that gather the weights of a bin;
+    float* peak;           // as mass, zeros that become the greatest weight. Row i is in bin i * pool_rows / q_len
+    float* best_scores;    // (batch, heads, q_len, best_count), -inf: the greatest scores, of equal ones the lower
+    int64_t* best_columns;  // column first, and their columns, -1
+    int64_t pool_rows, pool_columns, best_count;
 };
 
 // 0: done; 1: out of memory; 2: the struct of the caller has another size.
 __attribute__((visibility("default"))) int regard_forward(const RegardCall* call);
 __attribute__((visibility("default"))) int regard_backward(const RegardCall* call);
+__attribute__((visibility("default"))) int regard_statistics(const RegardCall* call);
 
 // Bit n is set when this processor can run the variant n of {portable, avx2, avx512, avx512_bf16}.
 __attribute__((visibility("default"))) int regard_supported_variants(void);

@@ -142,7 +142,9 @@ struct Forward {
             const int64_t left = f.rows - first_row, count = left < f.task_rows ? left : f.task_rows;
             const int64_t b = pair / c.kv_heads, kv_head = pair % c.kv_heads;
             prepare(b, kv_head, first_row, int(count));
-            const auto [begin, end] = blocks(int(count), chunk);
+            const auto [low, high] = seen_columns(c, state.row, count);
+            const int64_t from = low / KEYS, size = high > low ? (high + KEYS - 1) / KEYS - from : 0;
+            const int64_t begin = from + size * chunk / c.chunks, end = from + size * (chunk + 1) / c.chunks;
             for (int64_t block = begin; block < end; ++block) {
                 const Unit* keys = f.packs_once ? f.packed + (pair * f.key_blocks + block) * f.shape.size() : nullptr;
                 const int64_t start = block * KEYS;
@@ -189,25 +191,6 @@ struct Forward {
             std::memset(state.out, 0, count * f.value_columns * sizeof(float));
             std::memset(state.total, 0, count * W * sizeof(float));
             for (int r = 0; r < count; ++r) state.shift[r] = -INF;
-        }
-
-        // The key blocks that these rows may touch, and of those the ones of this chunk.
-        std::pair<int64_t, int64_t> blocks(int count, int64_t chunk) const {
-            int64_t low = c.k_len, high = 0;
-            for (int r = 0; r < count; ++r) {
-                if (state.row[r].bits) {
-                    low = 0, high = c.k_len;
-                    break;
-                }
-                for (const Interval& seen : {state.row[r].first, state.row[r].second}) {
-                    if (seen.start >= seen.stop) continue;
-                    low = seen.start < low ? seen.start : low;
-                    high = seen.stop > high ? seen.stop : high;
-                }
-            }
-            if (low >= high) return {0, 0};
-            const int64_t begin = low / KEYS, end = (high + KEYS - 1) / KEYS, size = end - begin;
-            return {begin + size * chunk / c.chunks, begin + size * (chunk + 1) / c.chunks};
         }
     };
 };

@@ -3,6 +3,7 @@
 
 #include "forward.h"
 #include "backward.h"
+#include "statistics.h"
 
 namespace regard {
 
@@ -41,6 +42,7 @@ void apply(const float* x, float* y, int64_t n) {
 
 int regard_forward(const RegardCall* call) { return regard::run<regard::Forward>(*call); }
 int regard_backward(const RegardCall* call) { return regard::run<regard::Backward>(*call); }
+int regard_statistics(const RegardCall* call) { return regard::run<regard::Statistics>(*call); }
 void regard_exp(const float* x, float* y, int64_t n) { regard::apply<regard::exp>(x, y, n); }
 void regard_exp2(const float* x, float* y, int64_t n) { regard::apply<regard::exp2>(x, y, n); }
 void regard_tanh(const float* x, float* y, int64_t n) { regard::apply<regard::tanh>(x, y, n); }

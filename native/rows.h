@@ -68,6 +68,20 @@ inline void make_rows(const RegardCall& c, int64_t b, int64_t kv_head, int64_t f
     }
 }
 
+// From the first to past the last column that some of the rows may see.
+inline std::pair<int64_t, int64_t> seen_columns(const RegardCall& c, const Row* rows, int64_t count) {
+    int64_t low = c.k_len, high = 0;
+    for (int64_t r = 0; r < count; ++r) {
+        if (rows[r].bits) return {0, c.k_len};
+        for (const Interval& seen : {rows[r].first, rows[r].second}) {
+            if (seen.start >= seen.stop) continue;
+            low = seen.start < low ? seen.start : low;
+            high = seen.stop > high ? seen.stop : high;
+        }
+    }
+    return {low, high};
+}
+
 inline int64_t row_number(const RegardCall& c, int64_t b, const Row& row) {
     return (b * c.kv_heads * c.group + row.head) * c.q_len + row.index;
 }

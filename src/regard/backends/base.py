@@ -62,6 +62,28 @@ class Capabilities:
     higher_derivatives: bool = False
 
 
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """Tensors that one pass over the weights fills, in the accumulation dtype and contiguous where they are not None.
+
+    Attributes:
+        top: ``(B, H, Lq)``, the greatest score of each row.
+        entropy: ``(B, H, Lq)``, ``Σ_j w_ij (lse_i - s_ij)``.
+        received: ``(B, H, Lk)``, ``Σ_i w_ij``.
+        mass: ``(B, H, n, m)``, the sum of the weights of a bin; row ``i`` is in bin ``⌊i n / Lq⌋``.
+        peak: ``(B, H, n, m)``, the greatest weight of a bin, as many bins as ``mass`` where both are wanted.
+        best: the ``k`` greatest scores of each row ``(B, H, Lq, k)``, filled with ``-inf``, and their columns, int64
+            filled with -1; of equal scores the lower column first.
+    """
+
+    top: Tensor | None = None
+    entropy: Tensor | None = None
+    received: Tensor | None = None
+    mass: Tensor | None = None
+    peak: Tensor | None = None
+    best: tuple[Tensor, Tensor] | None = None
+
+
 class Backend(ABC):
     """One way to compute attention. Backends never import one another; only the dispatcher knows them all."""
 
@@ -118,6 +140,16 @@ class Backend(ABC):
     @abstractmethod
     def run(self, call: Call) -> Result:
         """Compute the call; `unsupported` was empty for it."""
+
+    def gather(self, call: Call, lse: Tensor, wanted: Gathered) -> bool:
+        """Fill what is ``wanted`` of the weights ``exp(s - lse)``; False, and nothing done, if this backend cannot.
+
+        Args:
+            call: what the weights are of, without dropout.
+            lse: ``(B, H, Lq)``, 0 for rows that see nothing.
+            wanted: the tensors to fill.
+        """
+        return False
 
 
 def transformed(call: Call) -> bool:

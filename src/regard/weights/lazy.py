@@ -15,8 +15,9 @@ from regard._dispatch import choose
 from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard.masks import Mask
 from regard.weights.index import resolve
+from regard.weights.kernels import gathered
 from regard.weights.not_a_tensor import NotATensor
-from regard.weights.part import Selection, part
+from regard.weights.part import Selection, finite, part
 from regard.weights.reductions import (
     Entropy,
     MassPool,
@@ -322,8 +323,13 @@ class AttentionWeights(NotATensor):
         self, reductions: list[Reduction], *, rows: range | None = None, within: Mask | None = None
     ) -> list[Tensor]:
         self._versions.check()
-        with self._no_autocast():
-            results = stream(self._call, self._lse, reductions, rows=rows, within=within)
+        with self._no_autocast(), torch.no_grad():
+            lse = finite(self._lse.detach())
+            whole = within is None and (rows is None or rows == range(self._call.q.shape[2]))
+            if whole and gathered(self._call, lse, reductions):
+                results = [reduction.finish(lse) for reduction in reductions]
+            else:
+                results = stream(self._call, self._lse, reductions, rows=rows, within=within)
         return [self._call.restore(x) for x in results]
 
     def _no_autocast(self) -> AbstractContextManager[object]:

@@ -17,37 +17,37 @@ class Entropy(Reduction):
 
     def __init__(self, call: Call) -> None:
         self._sinks = call.sinks
-        self._sum = _rows(call, 0)
+        self.sum = _rows(call, 0)
 
     def update(self, tile: Tile) -> None:
-        tile.of_rows(self._sum).add_(_outcomes(tile.weights, tile.lse - tile.s).sum(-1))
+        tile.of_rows(self.sum).add_(_outcomes(tile.weights, tile.lse - tile.s).sum(-1))
 
     def finish(self, lse: Tensor) -> Tensor:
         if self._sinks is None:
-            return self._sum
+            return self.sum
         surprise = lse - self._sinks.to(lse.dtype)[:, None]
-        return self._sum + _outcomes(torch.exp(-surprise), surprise)
+        return self.sum + _outcomes(torch.exp(-surprise), surprise)
 
 
 class Max(Reduction):
     """``max_j w_ij``: ``(B, H, Lq)``, 0 for a row that sees nothing."""
 
     def __init__(self, call: Call) -> None:
-        self._top = _rows(call, -torch.inf)
+        self.top = _rows(call, -torch.inf)
 
     def update(self, tile: Tile) -> None:
-        top = tile.of_rows(self._top)
+        top = tile.of_rows(self.top)
         torch.maximum(top, tile.s.amax(-1), out=top)
 
     def finish(self, lse: Tensor) -> Tensor:
-        return torch.exp(self._top - lse)
+        return torch.exp(self.top - lse)
 
 
 class MaxLogit(Max):
     """``max_ij s_ij`` over what is visible: ``(B, H)``, ``-inf`` for a head that sees nothing."""
 
     def finish(self, lse: Tensor) -> Tensor:
-        return self._top.amax(-1) if self._top.shape[-1] else self._top.new_full(self._top.shape[:-1], -torch.inf)
+        return self.top.amax(-1) if self.top.shape[-1] else self.top.new_full(self.top.shape[:-1], -torch.inf)
 
 
 class Received(Reduction):
@@ -55,16 +55,16 @@ class Received(Reduction):
 
     def __init__(self, call: Call, rows: range | None = None) -> None:
         self._rows = rows
-        self._sum = call.q.new_zeros((*call.q.shape[:2], call.k.shape[2]), dtype=call.accumulation_dtype)
+        self.sum = call.q.new_zeros((*call.q.shape[:2], call.k.shape[2]), dtype=call.accumulation_dtype)
 
     def update(self, tile: Tile) -> None:
         weights = tile.weights
         if self._rows is not None and self._rows.step != 1:
             weights = weights[:, :, (self._rows.start - tile.rows.start) % self._rows.step :: self._rows.step]
-        self._sum[tile.batch, :, tile.cols] += weights.sum(-2)
+        self.sum[tile.batch, :, tile.cols] += weights.sum(-2)
 
     def finish(self, lse: Tensor) -> Tensor:
-        return self._sum
+        return self.sum
 
 
 class Segments(Reduction):
@@ -98,13 +98,13 @@ class _Pool(Reduction):
         _, _, q_len, k_len = shape = (*call.q.shape[:3], call.k.shape[2])
         self._row_bin = torch.arange(q_len, device=device) * rows // max(q_len, 1)
         self._col_bin = torch.arange(k_len, device=device) * cols // max(k_len, 1)
-        self._map = call.q.new_zeros((*shape[:2], rows, cols), dtype=call.accumulation_dtype)
+        self.map = call.q.new_zeros((*shape[:2], rows, cols), dtype=call.accumulation_dtype)
 
     def _bins(self, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """The bins of the tile's rows and columns counted from its first ones, and the part of the map they cover."""
         row_bin, col_bin = self._row_bin[tile.rows], self._col_bin[tile.cols]
         first_row, first_col = row_bin[0], col_bin[0]
-        covered = self._map[tile.batch, :, first_row : row_bin[-1] + 1, first_col : col_bin[-1] + 1]
+        covered = self.map[tile.batch, :, first_row : row_bin[-1] + 1, first_col : col_bin[-1] + 1]
         return row_bin - first_row, col_bin - first_col, covered
 
 
@@ -119,8 +119,8 @@ class MassPool(_Pool):
         covered += by_row.new_zeros(covered.shape).index_add_(3, col_bin, by_row)
 
     def finish(self, lse: Tensor) -> Tensor:
-        sizes = self._row_bin.bincount(minlength=self._map.shape[2])
-        return self._map.div(sizes[:, None])
+        sizes = self._row_bin.bincount(minlength=self.map.shape[2])
+        return self.map.div(sizes[:, None])
 
 
 class MaxPool(_Pool):
@@ -134,7 +134,7 @@ class MaxPool(_Pool):
         covered.scatter_reduce_(3, col_bin.expand(by_row.shape), by_row, "amax")
 
     def finish(self, lse: Tensor) -> Tensor:
-        return self._map
+        return self.map
 
 
 class Offset(Mask):

@@ -19,11 +19,11 @@ class TopK(Reduction):
     def __init__(self, call: Call, k: int) -> None:
         shape = (*call.q.shape[:3], k)
         self._k = k
-        self._scores = call.q.new_full(shape, -torch.inf, dtype=call.accumulation_dtype)
+        self.scores = call.q.new_full(shape, -torch.inf, dtype=call.accumulation_dtype)
         self.columns = torch.full(shape, -1, dtype=torch.int64, device=call.q.device)
 
     def update(self, tile: Tile) -> None:
-        best, columns = tile.of_rows(self._scores), tile.of_rows(self.columns)
+        best, columns = tile.of_rows(self.scores), tile.of_rows(self.columns)
         scores, places = _top(tile.s, min(self._k, tile.s.shape[-1]))
         # Earlier tiles lie to the left and come first, so a stable sort keeps the lower column of equal scores, and of
         # equal scores of -inf the column -1 that was there before any tile.
@@ -32,7 +32,7 @@ class TopK(Reduction):
         columns.copy_(torch.cat([columns, places + tile.cols.start], -1).gather(-1, order[..., : self._k]))
 
     def finish(self, lse: Tensor) -> Tensor:
-        return torch.exp(self._scores - lse[..., None])
+        return torch.exp(self.scores - lse[..., None])
 
 
 def _top(s: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from regard._call import Call
-from regard.backends.base import Backend, Capabilities, Result
+from regard.backends.base import Backend, Capabilities, Gathered, Result
 from regard.backends.native import library, limits, masks, operators, scores, spelling
 from regard.backends.native.function import Attention, Plan, forward
 from regard.backends.native.scores import Added
+from regard.backends.native.statistics import gather
 from regard.masks import Causal, Everything
 
 PLAIN_PAIRS = 1 << 21
@@ -84,6 +85,12 @@ class Native(Backend):
         else:
             out, lse = forward(plan, q, k, v, call.sinks)
         return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
+
+    def gather(self, call: Call, lse: Tensor, wanted: Gathered) -> bool:
+        if self.missing() is not None or self.unsupported(call):
+            return False
+        gather(call, lse, wanted)
+        return True
 
 
 def _learns_scores(call: Call) -> bool:

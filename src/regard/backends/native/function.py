@@ -63,7 +63,7 @@ class Saved(NamedTuple):
 def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """``out (B, H, Lq, Dv)`` and ``lse (B, H, Lq)``."""
     out, lse, view = _prepared(plan, q, k, v, sinks)
-    _run("regard_forward", view)
+    run("regard_forward", view)
     return out, lse
 
 
@@ -73,7 +73,7 @@ def forward_and_save(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor 
     exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
     norms = lse.new_empty((*lse.shape, 2))
     view.norms, view.exact_out = norms.data_ptr(), None if exact is out else exact.data_ptr()
-    _run("regard_forward", view)
+    run("regard_forward", view)
     return out, lse, Saved(q, k, v, sinks, lse, norms, exact)
 
 
@@ -87,11 +87,11 @@ def backward(
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     delta = torch.empty_like(lse)
-    view = _view(plan, q, k, v, lse)
+    view = view_of(plan, q, k, v, lse)
     view.norms, view.exact_out, view.delta = norms.data_ptr(), exact.data_ptr(), delta.data_ptr()
     view.grad_out, view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, (grad_out, grad_q, grad_k, grad_v))
     view.grad_lse = None if grad_lse is None else grad_lse.data_ptr()
-    view.chunks = _chunks(batch * k.shape[1], view.threads, k.shape[2])
+    view.chunks = chunks_for(batch * k.shape[1], view.threads, k.shape[2])
     added = [change for change in plan.changes if isinstance(change, Added)]
     buffers = {
         change: scores.gradient_buffer(change, view.chunks, batch, heads)
@@ -100,7 +100,7 @@ def backward(
     }
     for n, change in enumerate(plan.changes):
         view.scores[n] = scores.view(change, q_len, buffers.get(change) if isinstance(change, Added) else None)
-    _run("regard_backward", view)
+    run("regard_backward", view)
     grads = [scores.gradient(change, buffers[change]) if change in buffers else None for change in added]
     grad_sinks = None
     if sinks is not None:
@@ -141,7 +141,7 @@ def _prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None)
     batch, heads, q_len, _ = q.shape
     out = q.new_empty((batch, heads, q_len, v.shape[3]))
     lse = q.new_empty((batch, heads, q_len), dtype=torch.float32)
-    view = _view(plan, q, k, v, lse)
+    view = view_of(plan, q, k, v, lse)
     view.out = TensorView.of(out)
     if sinks is not None:
         view.sinks_kept = sinks.detach().float().contiguous()
@@ -149,11 +149,11 @@ def _prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None)
     for n, change in enumerate(plan.changes):
         view.scores[n] = scores.view(change, q_len)
     tasks = batch * k.shape[1] * -(-view.group * q_len // _TASK_ROWS)
-    view.chunks = _chunks(tasks, view.threads, k.shape[2])
+    view.chunks = chunks_for(tasks, view.threads, k.shape[2])
     return out, lse, view
 
 
-def _view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallView:
+def view_of(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallView:
     """The C struct of a call, without what is only forward's or backward's."""
     view = CallView(
         ctypes.sizeof(CallView), DTYPES[q.dtype], library.threads(), library.parallel(),
@@ -168,14 +168,15 @@ def _view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallView:
     return view
 
 
-def _chunks(tasks: int, threads: int, k_len: int) -> int:
+def chunks_for(tasks: int, threads: int, k_len: int) -> int:
     """Into how many parts the keys are split so that every thread has work; a part is at least `_CHUNK_KEYS` long."""
     if tasks >= threads or tasks == 0:
         return 1
     return max(min(-(-2 * threads // tasks), k_len // _CHUNK_KEYS), 1)
 
 
-def _run(name: str, view: CallView) -> None:
+def run(name: str, view: CallView) -> None:
+    """Call the kernels' function of that name."""
     flag = getattr(library.kernels(), name)(view)
     if flag:
         raise RuntimeError(_FLAGS[flag])

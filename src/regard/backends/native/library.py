@@ -112,7 +112,7 @@ threads = _Threads()
 
 def _open(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    for name in ("regard_forward", "regard_backward"):
+    for name in ("regard_forward", "regard_backward", "regard_statistics"):
         function = getattr(library, name)
         function.argtypes, function.restype = (ctypes.POINTER(CallView),), ctypes.c_int
     for name in ("regard_exp", "regard_exp2", "regard_tanh"):
