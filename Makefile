@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TESTED := .venv/.tested
 
-.PHONY: demo test check bench format clean
+.PHONY: demo test check bench docs format clean
 
 demo: $(READY)
 	$(BIN)/regard tour
@@ -21,6 +21,10 @@ check: $(TESTED)
 
 bench: $(READY)
 	$(BIN)/regard bench
+
+# Both languages into site/, with no network; every lesson runs.
+docs: $(TESTED)
+	$(BIN)/python docs/build.py
 
 format: $(TESTED)
 	$(BIN)/ruff format .

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from textwrap import indent
 
@@ -106,6 +107,12 @@ def prose(path: Path, language: str) -> dict[str, str]:
 def solutions(path: Path) -> dict[str, Cell]:
     """The solutions of a lesson by the key of their exercise."""
     return {cell.key: cell for cell in cells(HERE / "solutions" / path.name)}
+
+
+@cache
+def rendered(path: Path) -> dict[str, Page]:
+    """As `render`, run once a process."""
+    return render(path)
 
 
 def render(path: Path) -> dict[str, Page]:

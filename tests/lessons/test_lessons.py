@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,11 +15,6 @@ from lessons import render
 PATHS = render.lessons()
 EXPRESSION = re.compile(r"\{([^{}]+)\}")
 CODE = re.compile(r"`[^`\n]*`")
-
-
-@cache
-def pages(path: Path) -> dict[str, render.Page]:
-    return render.render(path)
 
 
 def expressions(text: str) -> list[str]:
@@ -36,8 +30,8 @@ def test_there_are_lessons_in_order() -> None:
 
 @each_lesson
 def test_it_renders_in_every_language(path: Path) -> None:
-    assert tuple(pages(path)) == render.LANGUAGES
-    for language, page in pages(path).items():
+    assert tuple(render.rendered(path)) == render.LANGUAGES
+    for language, page in render.rendered(path).items():
         text = page.markdown
         assert text.startswith(f"# {int(path.stem[:2])}. "), language
         assert re.findall(r"\(figures/([^)]+)\)", text) == list(page.figures)
@@ -48,7 +42,7 @@ def test_it_renders_in_every_language(path: Path) -> None:
 
 @each_lesson
 def test_its_figures_are_pictures(path: Path) -> None:
-    for name, svg in pages(path)["en"].figures.items():
+    for name, svg in render.rendered(path)["en"].figures.items():
         root = ElementTree.fromstring(svg)
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert len(list(root.iter("{http://www.w3.org/2000/svg}path"))) > 5, f"{name} is empty"
@@ -60,7 +54,7 @@ def test_both_languages_have_the_same_code_and_the_same_numbers(path: Path) -> N
         return re.findall(r"^ *```.*?^ *```", page.markdown, re.S | re.M)
 
     english, chinese = (render.prose(path, language) for language in ("en", "zh-TW"))
-    assert blocks(pages(path)["en"]) == blocks(pages(path)["zh-TW"])
+    assert blocks(render.rendered(path)["en"]) == blocks(render.rendered(path)["zh-TW"])
     for key in english:
         assert expressions(english[key]) == expressions(chinese[key]), key
         assert re.findall(r"^#+", english[key], re.M) == re.findall(r"^#+", chinese[key], re.M), key

@@ -1,0 +1,90 @@
+"""The tables and pictures of measured speed, from the records that ``regard bench --json`` wrote into ``docs/data``."""
+
+from __future__ import annotations
+
+import io
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+DATA = Path(__file__).parents[1] / "data"
+_GOOD, _BAD = "#2f6fc4", "#d9772b"
+
+
+def records() -> list[tuple[str, dict[str, Any]]]:
+    """Every record by the name of its file, in the order of the names."""
+    return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(DATA.glob("bench-*.json"))]
+
+
+def machine(record: dict[str, Any]) -> str:
+    """The machine of a record in words, from whatever it says of it."""
+    known = dict(record.get("machine") or {})
+    parts = [str(known.pop("processor", "an unnamed processor"))]
+    if "cores" in known:
+        parts.append(f"{known.pop('cores')} cores")
+    if "capability" in known:
+        parts.append(str(known.pop("capability")))
+    if "torch" in known:
+        parts.append(f"torch {known.pop('torch')}")
+    if "threads" in known:
+        parts.append(f"{known.pop('threads')} threads")
+    return ", ".join(parts)
+
+
+def tables() -> str:
+    """For each record: the machine, a picture, the table."""
+    parts = []
+    for name, record in records():
+        parts += [f"## {machine(record)}", f"![ratios of time, ours to theirs](figures/{name}.svg)"]
+        rows = ["| case | shape | against | ours | theirs | ours / theirs |", "|---|---|---|---:|---:|---:|"]
+        for case in record.get("cases", []):
+            shape = " × ".join(f"{n:,}" for n in case.get("shape", []))
+            times = " | ".join(_seconds(case.get(key)) for key in ("seconds", "against_seconds"))
+            rows.append(f"| {case['title']} | {shape} | {case['against']} | {times} | **{case['ratio']:.3f}** |")
+        parts.append("\n".join(rows))
+        memory = record.get("memory")
+        if memory:
+            parts.append(
+                f"Memory: causal, forward + backward at {memory['tokens']:,} tokens holds "
+                f"{memory['extra'] / 1e6:,.0f} MB "
+                f"beyond inputs, output and gradients ({memory['operands'] / 1e6:,.0f} MB): "
+                f"{memory['ratio']:.2f} of them."
+            )
+    if not parts:
+        return "No record is checked in; `regard bench --json FILE` writes one."
+    return "\n\n".join(parts)
+
+
+@cache
+def figures() -> dict[str, bytes]:
+    """For each record one picture of its ratios, on a logarithmic scale around 1."""
+    made = {}
+    for name, record in records():
+        cases = record.get("cases", [])
+        figure, ax = plt.subplots(figsize=(9, 0.6 + 0.32 * len(cases)))
+        ratios = [case["ratio"] for case in cases]
+        ax.barh(range(len(cases)), [r - 1 for r in ratios], left=1, color=[_GOOD if r <= 1 else _BAD for r in ratios])
+        for n, ratio in enumerate(ratios):
+            ax.text(ratio, n, f" {ratio:.2g} ", va="center", ha="right" if ratio < 1 else "left", size=9)
+        ax.set_yticks(range(len(cases)), [case["title"] for case in cases], size=9)
+        ax.set_xscale("log")
+        low, high = min([*ratios, 0.5]), max([*ratios, 1.5])
+        ax.set_xlim(low / 1.8, high * 1.5)
+        ax.axvline(1, color="black", linewidth=0.8)
+        ax.invert_yaxis()
+        ax.set_xlabel("time, ours / theirs (left of 1: regard is faster)")
+        ax.spines[["top", "right"]].set_visible(False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="svg", metadata={"Date": None}, bbox_inches="tight")
+        plt.close(figure)
+        made[f"{name}.svg"] = picture.getvalue()
+    return made
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value * 1e3:,.1f} ms" if value < 10 else f"{value:,.1f} s"

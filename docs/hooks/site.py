@@ -1,0 +1,47 @@
+"""What mkdocs calls: adds the lessons, and fills ``<!-- generate: NAME -->`` with what the library itself says."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
+
+import performance  # noqa: E402
+import tables  # noqa: E402
+
+from lessons import render  # noqa: E402
+
+_MARK = re.compile(r"^<!-- generate: (?P<name>[\w-]+) -->$", re.M)
+GENERATED = {
+    "masks": tables.masks,
+    "backends": tables.backends,
+    "performance": performance.tables,
+}
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Every lesson's page in the language of the site, and its figures."""
+    language = "zh-TW" if config.theme["language"] == "zh-TW" else "en"
+    for path in render.lessons():
+        page = render.rendered(path)[language]
+        files.append(File.generated(config, f"lessons/{path.stem}.md", content=page.markdown))
+        for name, svg in page.figures.items():
+            files.append(File.generated(config, f"lessons/figures/{name}", content=svg))
+    if language != "en":
+        for path in sorted((ROOT / "docs" / "assets").iterdir()):
+            files.append(File.generated(config, f"assets/{path.name}", content=path.read_bytes()))
+    for name, svg in (tables.mask_figures() | performance.figures()).items():
+        files.append(File.generated(config, f"figures/{name}", content=svg))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The page with its marks filled."""
+    return _MARK.sub(lambda mark: GENERATED[mark["name"]](), markdown)

@@ -1,0 +1,116 @@
+"""The documentation builds strictly in both languages, needs no network, and its code runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lessons import render
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    path
+    for path in sorted((ROOT / "docs").rglob("*.md"))
+    if re.search(r"^```python$", path.read_text(encoding="utf-8"), re.M)
+]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    # A fresh process: mkdocs and its plugins warn of their own affairs, and here warnings are errors.
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "docs" / "build.py"), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "MPLBACKEND": "Agg"},
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return folder
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = dict(attrs)
+        if tag in ("script", "img", "iframe", "source") and known.get("src"):
+            self.fetched.append(str(known["src"]))
+        if tag == "link" and known.get("rel") in ("stylesheet", "icon", "preconnect", "preload"):
+            self.fetched.append(str(known["href"]))
+
+
+def test_every_page_fetches_only_files_that_are_there(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
+    assert len(pages) > 20
+    for page in pages:
+        links = Links()
+        links.feed(page.read_text(encoding="utf-8"))
+        for target in links.fetched:
+            assert not re.match(r"(https?:)?//", target), f"{page.name} fetches {target}"
+            if page.name != "404.html" and not target.startswith("data:"):
+                assert (page.parent / target.partition("?")[0]).exists(), f"{page.relative_to(site)} lacks {target}"
+
+
+def test_every_lesson_has_its_page_in_both_languages(site: Path) -> None:
+    for path in render.lessons():
+        english = (site / "lessons" / f"{path.stem}.html").read_text(encoding="utf-8")
+        chinese = (site / "zh-TW" / "lessons" / f"{path.stem}.html").read_text(encoding="utf-8")
+        assert 'lang="en"' in english
+        assert 'lang="zh-Hant' in chinese or 'lang="zh-TW' in chinese
+        assert f"lessons/{path.stem}.md" in (ROOT / "mkdocs.yml").read_text()
+        assert f"lessons/{path.stem}.md" in (ROOT / "mkdocs.zh-TW.yml").read_text()
+
+
+def test_no_mark_is_left_unfilled(site: Path) -> None:
+    for page in site.rglob("*.html"):
+        assert "generate:" not in page.read_text(encoding="utf-8"), page
+
+
+def test_the_backends_table_is_what_they_declare(site: Path) -> None:
+    from regard._dispatch import backend, backend_names
+
+    text = (site / "concepts.html").read_text(encoding="utf-8")
+    for name in backend_names():
+        row = re.search(rf"<tr>\s*<td><code>{name}</code></td>.*?</tr>", text, re.S)
+        assert row, name
+        assert row[0].count("<td>yes</td>") == sum(
+            getattr(backend(name).capabilities, feature)
+            for feature in ("masks", "score_mods", "sinks", "dropout", "lse", "lse_gradient", "higher_derivatives")
+        )
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT / "docs")))
+def test_the_code_of_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.S | re.M):
+        exec(compile(block, str(path), "exec"), names)
+
+
+def test_the_performance_page_takes_any_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+    import performance  # type: ignore[import-not-found]
+
+    monkeypatch.setattr(performance, "DATA", tmp_path)
+    performance.figures.cache_clear()
+    assert "No record" in performance.tables()
+    case: dict[str, Any] = {"name": "x", "title": "a case", "against": "theirs", "shape": [1, 8, 64, 64], "ratio": 0.5}
+    record = {"machine": {"processor": "Some CPU", "cores": 2}, "cases": [case | {"seconds": 0.012}]}
+    (tmp_path / "bench-a.json").write_text(json.dumps(record))
+    text = performance.tables()
+    assert "## Some CPU, 2 cores" in text
+    assert "| a case | 1 × 8 × 64 × 64 | theirs | 12.0 ms | – | **0.500** |" in text
+    assert list(performance.figures()) == ["bench-a.svg"]
+    performance.figures.cache_clear()
