@@ -76,7 +76,7 @@ LAYERS = [
     {"_call"},
     {"backends"},
     {"_dispatch"},
-    {"_plan", "weights"},
+    {"_plan", "_ready", "weights"},
     {"_attention", "_inspect", "_explain"},
     {"_observe"},
     {"cache", "viewer"},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from regard import _ready
 from regard._call import make_call
 from regard._dispatch import choose
 from regard.masks import Mask
@@ -59,6 +60,12 @@ def attention(
     >>> attention(q, k, v, mask=Causal() & SlidingWindow(3), score_mod=Softcap(30.0)).shape
     torch.Size([1, 4, 10, 8])
     """
+    plain = score_mod is None and sinks is None and q_positions is None and k_positions is None and not dropout_p
+    key = _ready.key_of(q, k, v, mask, scale, backend) if plain else None
+    if key is not None:
+        runner = _ready.find(key)
+        if runner is not None:
+            return runner(q, k, v)
     call = make_call(
         q,
         k,
@@ -72,4 +79,8 @@ def attention(
         k_positions=k_positions,
     )
     chosen = choose(call, backend)
+    if key is not None and call.lead == q.shape[:1] == k.shape[:1] == v.shape[:1]:
+        runner = chosen.ready(call)
+        if runner is not None:
+            _ready.keep(key, runner)
     return call.restore(chosen.run(call.seeded()).out)

@@ -369,21 +369,3 @@ def _ulps(found: Tensor, exact: Tensor) -> float:
     step = (torch.nextafter(right.abs(), torch.tensor(torch.inf)) - right.abs()).double()
     error = torch.where(found.double() == exact, 0, (found.double() - exact).abs() / step)
     return float(torch.where(right.isinf(), 0, error).max())
-
-
-@pytest.mark.parametrize(
-    ("options", "length", "expected"),
-    [
-        ({}, 31, "torch"),
-        ({"mask": rg.Causal()}, 31, "torch"),
-        ({}, 1024, "native"),
-        ({"mask": rg.Causal()}, 1024, "native"),
-        ({"mask": rg.SlidingWindow(3)}, 31, "native"),
-        ({"score_mod": rg.Softcap(3.0)}, 31, "native"),
-        ({"dropout_p": 0.5}, 31, "native"),
-    ],
-    ids=repr,
-)
-def test_is_chosen_but_for_small_plain_calls(options: dict[str, Any], length: int, expected: str) -> None:
-    q, k, v = torch.randn(3, 1, 2, length, 8).unbind()
-    assert choose(make_call(q, k, v, **options)).name == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -14,6 +15,8 @@ from regard.masks import Everything
 
 STATS = ("max_logit", "entropy")
 """Statistics that a backend may compute in the same pass as the output."""
+
+Runner = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Result(NamedTuple):
@@ -135,6 +138,14 @@ class Backend(ABC):
 
     def extra_bytes(self, call: Call) -> int | None:
         """Bytes that a forward pass holds beside the operands and the output, or None where that is not known."""
+        return None
+
+    def ready(self, call: Call) -> Runner | None:
+        """``out`` from other q, k and v of the same shapes, strides and dtypes, prepared; None where nothing is gained.
+
+        The call has 4-D operands of one batch size, a mask without tensors, and nothing else. It may be kept for ever,
+        and be called from several threads at once.
+        """
         return None
 
     @abstractmethod

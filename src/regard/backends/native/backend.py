@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from regard._call import Call
-from regard.backends.base import Backend, Capabilities, Gathered, Result
+from regard.backends.base import Backend, Capabilities, Gathered, Result, Runner
 from regard.backends.native import library, limits, masks, operators, scores, spelling
 from regard.backends.native.function import Attention, Plan, forward
+from regard.backends.native.ready import Ready, ReadyAttention
 from regard.backends.native.scores import Added
 from regard.backends.native.statistics import gather
-from regard.masks import Causal, Everything
-
-PLAIN_PAIRS = 1 << 21
-"""Below this many pairs, torch's fused kernel is over sooner in a call that it can do as it is."""
 
 
 class Native(Backend):
@@ -50,15 +49,6 @@ class Native(Backend):
         large = None if reasons else masks.too_large(call.mask, call.frame)
         return [*reasons, large] if large else reasons
 
-    def discouraged(self, call: Call) -> list[str]:
-        if torch.compiler.is_compiling():  # the number of pairs may not be known, and one graph serves them all
-            return []
-        pairs = call.frame.batch * call.frame.heads * call.frame.q_len * call.frame.k_len
-        features = (call.score_mods, call.dropout_p, call.wants_lse, call.sinks is not None)
-        if pairs >= PLAIN_PAIRS or any(features) or call.mask not in (Everything(), Causal()):
-            return []
-        return [f"gains nothing in a plain call of {pairs:,} pairs; from {PLAIN_PAIRS:,} on it does"]
-
     def extra_bytes(self, call: Call) -> int:
         """The packed keys and values, and a mask's intervals or bits; the scores of a tile are too few to count."""
         batch, kv_heads, k_len, width = call.k.shape
@@ -91,6 +81,18 @@ class Native(Backend):
             return False
         gather(call, lse, wanted)
         return True
+
+    def ready(self, call: Call) -> Runner | None:
+        plain = not call.score_mods and call.sinks is None and call.dropout_p == 0 and not call.wants_lse
+        if (
+            not plain
+            or not masks.is_band(call.mask, call.frame)
+            or 0 in (*call.q.shape, *call.k.shape, call.v.shape[3])
+        ):
+            return None
+        kept = masks.kernel_mask(call.mask, call.frame, call.group)
+        ready = Ready(Plan(kept, (), call.scale, 0.0, None), call.q.detach(), call.k.detach(), call.v.detach())
+        return partial(ReadyAttention.apply, ready) if call.needs_grad else ready
 
 
 def _learns_scores(call: Call) -> bool:

@@ -62,14 +62,14 @@ class Saved(NamedTuple):
 
 def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
     """``out (B, H, Lq, Dv)`` and ``lse (B, H, Lq)``."""
-    out, lse, view = _prepared(plan, q, k, v, sinks)
+    out, lse, view = prepared(plan, q, k, v, sinks)
     run("regard_forward", view)
     return out, lse
 
 
 def forward_and_save(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Saved]:
     """`forward`, and what `backward` needs."""
-    out, lse, view = _prepared(plan, q, k, v, sinks)
+    out, lse, view = prepared(plan, q, k, v, sinks)
     exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
     norms = lse.new_empty((*lse.shape, 2))
     view.norms, view.exact_out = norms.data_ptr(), None if exact is out else exact.data_ptr()
@@ -136,7 +136,7 @@ class Attention(torch.autograd.Function):
         return None, *refuse_second(grads, anchors)
 
 
-def _prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, CallView]:
+def prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, CallView]:
     """Room for out and lse, and the call that fills them."""
     batch, heads, q_len, _ = q.shape
     out = q.new_empty((batch, heads, q_len, v.shape[3]))
@@ -177,6 +177,10 @@ def chunks_for(tasks: int, threads: int, k_len: int) -> int:
 
 def run(name: str, view: CallView) -> None:
     """Call the kernels' function of that name."""
-    flag = getattr(library.kernels(), name)(view)
+    check(getattr(library.kernels(), name)(view))
+
+
+def check(flag: int) -> None:
+    """Raise when the kernels say that they could not."""
     if flag:
         raise RuntimeError(_FLAGS[flag])

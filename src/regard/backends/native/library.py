@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -78,6 +79,12 @@ def variant() -> str:
 def kernels(name: str | None = None) -> ctypes.CDLL:
     """The library of a variant, by default of `variant`."""
     return _open(installed()[name or variant()])
+
+
+def by_address(name: str) -> Callable[[int], int]:
+    """An entry point of `kernels` that takes the address of a call, which costs less than handing over the struct."""
+    kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)
+    return kind((name, kernels()))
 
 
 @cache

@@ -41,6 +41,11 @@ def kernel_mask(mask: Mask, frame: Frame, group: int) -> KernelMask:
     return _bits(mask, frame, group) if rows is None else _from_rows(rows)
 
 
+def is_band(mask: Mask, frame: Frame) -> bool:
+    """Whether the mask is handed over as two numbers, whatever the tensors of a call hold."""
+    return _band(mask, frame) is not None
+
+
 def too_large(mask: Mask, frame: Frame) -> str | None:
     """Why this mask cannot be handed over, or None if it can."""
     if _bits_bytes(frame, frame.batch, frame.heads) <= MAX_BITS_BYTES or _band(mask, frame) is not None:

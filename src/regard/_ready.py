@@ -1,0 +1,64 @@
+"""Calls that are ready to run: a plain call like one before needs no new checks, no choice and no plan.
+
+What a call may depend on is in its key: shapes, strides, dtypes, the mask's structure, scale, number of threads. What a
+key cannot say goes the long way: tensors of other kinds, transforms, autocast, graphs, positions, score changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from regard.backends.base import Runner
+from regard.masks import Mask
+
+_MOST = 512
+_runners: dict[Hashable, Runner] = {}
+_compiling = torch.compiler.is_compiling
+_transformed = torch._C._functorch.peek_interpreter_stack
+_modes = torch._C._len_torch_dispatch_stack
+_autocast = torch.is_autocast_enabled
+_threads = torch.get_num_threads
+_grad = torch.is_grad_enabled
+
+
+def key_of(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float | None, backend: str | None) -> Hashable:
+    """All that a call without further arguments depends on but its numbers; None where that is not so easily said."""
+    if _compiling() or not type(q) is type(k) is type(v) is Tensor:
+        return None
+    if not q.dim() == k.dim() == v.dim() == 4:
+        return None
+    if not (q.is_cpu and k.is_cpu and v.is_cpu) or _autocast("cpu") or _modes() or _transformed() is not None:
+        return None
+    if forward_ad._current_level >= 0 or not (scale is None or type(scale) is float):
+        return None
+    structure: Hashable = None
+    if mask is not None:
+        if not isinstance(mask, Mask) or mask.tensors():
+            return None
+        structure = (type(mask), mask._key())
+    learns = _grad() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    return (
+        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.stride(), k.stride(), v.stride(),
+        structure, scale, backend, learns, _threads(),
+    )  # fmt: skip
+
+
+def find(key: Hashable) -> Runner | None:
+    """The runner that was kept for calls of this key."""
+    return _runners.get(key)
+
+
+def keep(key: Hashable, runner: Runner) -> None:
+    """Keep a runner for the next call of this key."""
+    if len(_runners) >= _MOST:
+        _runners.clear()
+    _runners[key] = runner
+
+
+def forget() -> None:
+    """Forget all runners, as when another variant of the kernels is to be used."""
+    _runners.clear()
