@@ -16,10 +16,11 @@ import io
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from textwrap import indent
 
 import matplotlib
@@ -49,7 +50,7 @@ class Cell:
 
 @dataclass
 class Page:
-    """One language's Markdown, and the figures it shows as ``{file name: SVG}``."""
+    """One language's Markdown, and what it shows, as ``{file name: content}``: SVG, or HTML that the lesson wrote."""
 
     parts: list[str] = field(default_factory=list)
     figures: dict[str, bytes] = field(default_factory=dict)
@@ -176,6 +177,11 @@ def _run(cell: Cell, path: Path, names: dict[str, object], figure_name: str) -> 
         figures[name] = picture.getvalue()
         parts.append(f"![{figure.get_label()}](figures/{name}){{ .figure }}")
         plt.close(figure)
+    for page in sorted(Path.cwd().glob("*.html")):
+        name = f"{figure_name}-{page.name}"
+        figures[name] = page.read_bytes()
+        parts.append(f'<iframe class="viewer" src="figures/{name}" title="{page.stem}" loading="lazy"></iframe>')
+        page.unlink()
     return "\n\n".join(parts), figures
 
 
@@ -191,7 +197,8 @@ def _as_a_script() -> Iterator[None]:
     plt.show = lambda: None
     matplotlib.rcParams["svg.hashsalt"] = "regard"
     try:
-        yield
+        with TemporaryDirectory() as folder, chdir(folder):
+            yield
     finally:
         plt.close("all")
         plt.show = show

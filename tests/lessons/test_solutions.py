@@ -183,3 +183,23 @@ def test_7_causal_blocks() -> None:
         some = torch.ones(4 * n, 4 * n).tril().unfold(0, 4, 4).unfold(1, 4, 4)
         needed, masked = (some.amax((2, 3)) > 0).sum(), (some.amax((2, 3)) > some.amin((2, 3))).sum()
         assert solution(7)["causal_blocks"](n) == (int(needed), int(masked))
+
+
+def test_8_turns() -> None:
+    rope = rg.nn.RotaryEmbedding(8)
+    radians = 50 * rope.frequencies(torch.tensor([50]))
+    torch.testing.assert_close(solution(8)["turns"](8, 50), radians / (2 * math.pi))
+
+
+def test_8_near_and_first() -> None:
+    q, k = torch.arange(9)[:, None], torch.arange(9)[None]
+    wanted = (k <= q) & ((q - k < 4) | (k == 0))
+    assert torch.equal(solution(8)["near_and_first"](4).dense(9, 9)[0, 0], wanted)
+
+
+def test_8_mean_distance() -> None:
+    q, k = torch.randn(2, 2, 3, 37, 5)
+    weights = rg.inspect(q, k, k, mask=rg.Causal()).weights
+    away = torch.arange(37)[:, None] - torch.arange(37)
+    wanted = (weights.dense() * away).sum(-1).mean(-1)
+    torch.testing.assert_close(solution(8)["mean_distance"](weights, rows=8), wanted)
