@@ -188,6 +188,8 @@ struct Backward {
         void differentiate(int64_t first, int rows, int strip_begin, int64_t start, float* grad_q) {
             const int left = (rows - strip_begin * ROWS + ROWS - 1) / ROWS, strip_end = strip_begin + (left < STRIPS ? left : STRIPS);
             const auto height = [&](int s) { return rows - s * ROWS < ROWS ? rows - s * ROWS : ROWS; };
+            for (int s = strip_begin; s < strip_end; ++s)
+                fetch_changes<true>(c, chunk, b, row + first + s * ROWS, height(s), spans[s], start);
             for (int column = 0; column < BLOCK; column += PANEL)
                 for (int s = strip_begin; s < strip_end; ++s) {
                     if (!spans[s].overlaps(column, column + PANEL)) continue;

@@ -44,6 +44,7 @@ struct Direct {
 
     void step() {
         int r = 0;
+        for (; r + 4 <= count; r += 4) score<4>(r);
         for (; r + 2 <= count; r += 2) score<2>(r);
         if (r < count) score<1>(r);
         Group<float> group(state, 0, start);
@@ -54,14 +55,19 @@ struct Direct {
             group.weigh_strip(group.strips);
         }
         const In* values = row_of<const In>(c.v, state.b, kv_head, start + seen.start);
-        for (int64_t column = 0; column < c.value_features; column += PANEL)
+        const int64_t panels = (c.value_features + PANEL - 1) / PANEL;
+        for (int64_t column = 0; column < c.value_features; column += PANEL) {
+            const int64_t panel = column / PANEL, next = start + KEYS, left = c.k_len - next, some = left < KEYS ? left : KEYS;
+            fetch(c.k, next + panel * some / panels, next + (panel + 1) * some / panels, c.features);
             for (int s = 0; s < group.strips; ++s)
                 add(group.height[s], state.scores + s * ROWS * KEYS + seen.start, values + column,
                     c.value_features - column < PANEL ? W : PANEL, state.out + s * ROWS * state.value_columns + column,
                     group.rescale + s * ROWS);
+        }
     }
 
-    // Each key read into the caches feeds all rows; its value is asked for on the way.
+    // Each key feeds several rows. The values are asked for meanwhile, as are the next keys while values are added up, so
+    // that the memory never waits.
     template <int R>
     void score(int r) const {
         constexpr int AT_ONCE = W / R;
@@ -75,21 +81,21 @@ struct Direct {
 #pragma GCC unroll 16
                 for (int n = 0; n < AT_ONCE; ++n) {
                     const vf key = widen(keys[n] + at);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                     for (int m = 0; m < R; ++m) sum[m * AT_ONCE + n] += load(query + m * c.features + at) * key;
                 }
             }
             const vf all = sums_of(sum) * c.scale;
             for (int m = 0; m < R; ++m)
                 std::memcpy(state.scores + (r + m) * KEYS + j, (const float*)&all + m * AT_ONCE, some * sizeof(float));
-            if (r == 0) fetch_values(j, some);
+            if (r == 0) fetch(c.v, start + j, start + j + some, c.value_features);
         }
     }
 
-    void fetch_values(int j, int some) const {
-        for (int n = 0; n < some; ++n) {
-            const In* value = row_of<const In>(c.v, state.b, kv_head, start + j + n);
-            for (int64_t at = 0; at < c.value_features; at += 64 / sizeof(In)) __builtin_prefetch(value + at, 0, 2);
+    void fetch(const RegardTensor& x, int64_t first, int64_t last, int64_t features) const {
+        for (int64_t j = first; j < last; ++j) {
+            const In* row = row_of<const In>(x, state.b, kv_head, j);
+            for (int64_t at = 0; at < features; at += 64 / sizeof(In)) __builtin_prefetch(row + at, 0, 2);
         }
     }
 

@@ -64,6 +64,7 @@ struct Group {
 
     void score(const Unit* keys) {
         for (int n = 0; n < GROUP_ROWS; ++n) store(high + n * W, splat(-INF));
+        for (int s = 0; s < strips; ++s) fetch_changes<false>(c, 0, w.b, w.row + row + s * ROWS, height[s], span[s], start);
         const int64_t depth = w.depth;
         for (int column = 0; column < KEYS; column += PANEL)
             for (int s = 0; s < strips; ++s)

@@ -201,6 +201,24 @@ inline void change_row(const RegardCall& c, int64_t b, const Row& row, Span span
     hide(row, span.clear_last, span.last, start, s);
 }
 
+// Asks for what a strip's score changes will read, and add to, while its products are computed: in a table of all pairs
+// every row is in a memory page of its own.
+template <bool GRADIENT>
+inline void fetch_changes(const RegardCall& c, int64_t chunk, int64_t b, const Row* rows, int count, Span span, int64_t start) {
+    for (int n = 0; n < c.scores_count; ++n) {
+        const RegardScore& change = c.scores[n];
+        if (change.kind != REGARD_SCORE_ADD || !change.column || !change.row) continue;
+        for (const Row* row = rows; row < rows + count; ++row)
+            for (int at = span.first; at < span.last; at += 16) {
+                const int64_t j = start + at;
+                __builtin_prefetch(change.data + b * change.batch + row->head * change.head + row->index * change.row + j);
+                if (GRADIENT && change.grad && change.grad_column)
+                    __builtin_prefetch(change.grad + chunk * change.grad_chunk + b * change.grad_batch +
+                                           row->head * change.grad_head + row->index * change.grad_row + j, 1);
+            }
+    }
+}
+
 // Hands the gradient of a row's changed scores to what was added, and brings it back to before the changes.
 inline void unchange_row(const RegardCall& c, int64_t chunk, int64_t b, const Row& row, Span span, int64_t start, float* grad,
                          const float* slope) {

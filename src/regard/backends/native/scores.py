@@ -85,7 +85,11 @@ def gradient_buffer(change: Added, chunks: int, batch: int, heads: int) -> Tenso
 
 def gradient(change: Added, buffer: Tensor) -> Tensor:
     """The gradient of the table out of its filled buffer."""
-    return buffer.sum((0, 1)) if change.by_distance else buffer.sum(0).sum_to_size(change.table.shape)
+    if change.by_distance:
+        return buffer.sum((0, 1))
+    # Without a copy where there is nothing to add: the table may be as large as the scores.
+    whole = buffer[0] if buffer.shape[0] == 1 else buffer.sum(0)
+    return whole if whole.shape == change.table.shape else whole.sum_to_size(change.table.shape)
 
 
 def _strides(change: Added, table: Tensor) -> tuple[int, int, int, int]:
