@@ -83,6 +83,7 @@ LAYERS = [
     {"nn"},
     {"adapters"},
     {"_replace"},
+    {"head_scores"},
     {"recording"},
     {"lm"},
     {"__init__"},

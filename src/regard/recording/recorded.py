@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from regard._errors import ArgumentError, describe
+from regard.head_scores import HeadScores, Material, Scored, head_similarity, rollout, table_of
+from regard.head_scores.compute import Which
 from regard.recording.layer import Layer
 
 if TYPE_CHECKING:
@@ -121,6 +123,32 @@ class Record:
         """Bytes of all queries, keys and logsumexp, in memory or on disk."""
         return sum(layer.nbytes for run in self.runs for layer in run.layers)
 
+    def head_scores(self, names: Which = None) -> HeadScores:
+        """Scores of every recorded head as a table: averaged over the batch entries of all runs, with standard errors.
+
+        Args:
+            names: names out of `regard.head_scores.DEFAULT`, or scores of `regard.head_scores` that take arguments,
+                such as ``Offset(3)``; default: all of `DEFAULT` that the record has what they need for.
+
+        Raises:
+            ArgumentError: an unknown name, or a score that was asked for and that no layer has.
+        """
+        return table_of([[_scored(layer, run) for layer in run.layers] for run in self.runs], names)
+
+    def rollout(self, token: int = -1, run: int = 0) -> Tensor:
+        """Where a token's information comes from, ``(B, L)``: `regard.head_scores.rollout` through all layers of a run.
+
+        Raises:
+            ShapeError: layers without every query.
+        """
+        one = self.run(run).runs[0]
+        return rollout([_scored(layer, one).material for layer in one.layers], token)
+
+    def head_similarity(self, rows: int = 16, run: int = 0) -> Tensor:
+        """The Jensen-Shannon divergence of every two heads, ``(N, N)``, as in `regard.head_scores.head_similarity`."""
+        one = self.run(run).runs[0]
+        return head_similarity([_scored(layer, one).material for layer in one.layers], rows)
+
     def save_html(self, path: str | Path, **options: Any) -> Any:
         """Write the record as one HTML page; arguments are those of `regard.viewer.save_html`."""
         return import_module("regard.viewer").save_html(self, path, **options)
@@ -141,6 +169,16 @@ class Record:
         first = layers[0]
         sizes = f"{len(layers)} layers, {first.q.shape[1]} heads, {first.q.shape[2]} queries, {first.k.shape[2]} keys"
         return f"<Record: {runs}{sizes}, {self.nbytes / 1e6:.3g} MB>"
+
+
+def _scored(layer: Layer, run: Run) -> Scored:
+    crosses = layer.kind == "cross"
+    ids = run.query_ids if layer.kind == "decoder" and run.query_ids is not None else run.ids
+    known = ids is not None and ids.shape == (layer.k.shape[0], layer.k.shape[2])
+    material = Material(
+        layer.call, layer.lse, ids.to(layer.k.device) if known and ids is not None else None, layer.value_norms, crosses
+    )
+    return Scored(layer.index, layer.name, layer.heads, material)
 
 
 def checked_tokens(tokens: Sequence[str] | Sequence[Sequence[str]] | None) -> Tokens | None:
