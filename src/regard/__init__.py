@@ -13,6 +13,7 @@ from regard._attention import attention as attention
 from regard._errors import ArgumentError as ArgumentError
 from regard._errors import KindError as KindError
 from regard._errors import MissingError as MissingError
+from regard._errors import RecordError as RecordError
 from regard._errors import RegardError as RegardError
 from regard._errors import ShapeError as ShapeError
 from regard._errors import StaleError as StaleError
@@ -49,6 +50,7 @@ if _typing.TYPE_CHECKING:
     from regard._replace import Replacement as Replacement
     from regard._replace import replace as replace
     from regard.recording import Record as Record
+    from regard.recording import load_record as load_record
     from regard.recording import record as record
 
 __version__ = "0.1.0"
@@ -56,6 +58,7 @@ __version__ = "0.1.0"
 _ON_FIRST_USE = {
     "adapters": "regard.adapters",
     "cache": "regard.cache",
+    "load_record": "regard.recording",
     "nn": "regard.nn",
     "record": "regard.recording",
     "Record": "regard.recording",

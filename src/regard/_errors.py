@@ -41,6 +41,10 @@ class StaleError(RegardError, ValueError):
     """Lazy weights whose query, key or mask was changed in place before they were read."""
 
 
+class RecordError(RegardError, ValueError):
+    """A record on disk that is damaged, of another version or dishonest, or one that cannot be written."""
+
+
 def describe(value: object) -> str:
     """``value`` in a few words for an error message: dtype, shape and device of a tensor, else its repr."""
     if isinstance(value, torch.Tensor):

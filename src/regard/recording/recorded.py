@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from regard._errors import ArgumentError, describe
+from regard.figures import plot_scores, plot_weights
+from regard.figures.heatmap import Colours
 from regard.head_scores import HeadScores, Material, Scored, head_similarity, rollout, table_of
 from regard.head_scores.compute import Which
 from regard.recording.layer import Layer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from matplotlib.figure import Figure
 
 Tokens = list[list[str]]
 
@@ -149,6 +153,77 @@ class Record:
         one = self.run(run).runs[0]
         return head_similarity([_scored(layer, one).material for layer in one.layers], rows)
 
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Write the record to a folder of safetensors and JSON, which `regard.load_record` reads on any machine.
+
+        Masks and score changes are stored as data. A mask that is a function is stored as what it says of each pair,
+        and ``meta["notes"]`` of the loaded record says so; a score change that is a function is refused.
+
+        Args:
+            path: where the folder will be.
+            overwrite: whether to replace a record that is there.
+
+        Raises:
+            RecordError: something is there already, or there is something that cannot be stored.
+        """
+        from regard.recording.save import save
+
+        return save(self.runs, self.meta, self.skipped, path, overwrite=overwrite)
+
+    def plot(
+        self,
+        layer: int | str = 0,
+        head: int = 0,
+        rows: slice = slice(None),
+        cols: slice = slice(None),
+        *,
+        run: int = 0,
+        batch: int = 0,
+        colours: Colours = "linear",
+        cmap: str = "cividis",
+    ) -> Figure:
+        """A figure of a window of one head's map, with tokens and a colour bar; ``.savefig("map.pdf")`` writes it.
+
+        Args:
+            layer: number of a layer or its name.
+            head: true number of a head.
+            rows: which queries, by row of the record.
+            cols: which keys.
+            run: which run.
+            batch: which batch entry.
+            colours: ``"linear"`` or ``"log"``.
+            cmap: name of one of matplotlib's colour maps.
+
+        Raises:
+            ArgumentError: a layer, head or window that is not there.
+            MissingError: matplotlib is not installed.
+        """
+        found = self.layer(layer, run)
+        if head not in found.heads:
+            raise ArgumentError(f"layer {layer} has the recorded heads {list(found.heads)}: got {describe(head)}.")
+        queries, keys = _labels(found, self.runs[run], batch)
+        return plot_weights(
+            found.weights,
+            batch,
+            found.heads.index(head),
+            rows,
+            cols,
+            row_labels=queries,
+            col_labels=keys,
+            colours=colours,
+            cmap=cmap,
+            title=f"layer {found.index}, head {head}",
+        )
+
+    def plot_scores(self, name: str, *, cmap: str = "cividis", numbers: bool | None = None) -> Figure:
+        """A figure of one score of every head, layers down and heads across: `regard.figures.plot_scores`.
+
+        Raises:
+            ArgumentError: an unknown score, or one that this record does not have.
+            MissingError: matplotlib is not installed.
+        """
+        return plot_scores(self.head_scores([name]), name, cmap=cmap, numbers=numbers)
+
     def save_html(self, path: str | Path, **options: Any) -> Any:
         """Write the record as one HTML page; arguments are those of `regard.viewer.save_html`."""
         return import_module("regard.viewer").save_html(self, path, **options)
@@ -169,6 +244,19 @@ class Record:
         first = layers[0]
         sizes = f"{len(layers)} layers, {first.q.shape[1]} heads, {first.q.shape[2]} queries, {first.k.shape[2]} keys"
         return f"<Record: {runs}{sizes}, {self.nbytes / 1e6:.3g} MB>"
+
+
+def _labels(layer: Layer, run: Run, batch: int) -> tuple[list[str] | None, list[str] | None]:
+    """The words of a layer's queries and of its keys; None where they are not known."""
+    crosses, decodes = layer.kind == "cross", layer.kind in ("cross", "decoder")
+    asked = run.query_tokens if decodes and run.query_tokens is not None else run.tokens
+    read = asked if not crosses else run.tokens
+    words, keys = (
+        None if found is None or not found else found[batch if len(found) > 1 else 0] for found in (asked, read)
+    )
+    rows = layer.rows[batch if layer.rows.shape[0] > 1 else 0].tolist()
+    queries = None if words is None or max(rows, default=0) >= len(words) else [words[n] for n in rows]
+    return queries, keys if keys is not None and len(keys) >= layer.k.shape[2] else None
 
 
 def _scored(layer: Layer, run: Run) -> Scored:
