@@ -14,4 +14,5 @@ Low precision is accumulated in float32 and rounded once, in ``Y``; the operator
 
 from regard.adapters.onnx._attention import OUTPUTS as OUTPUTS
 from regard.adapters.onnx._attention import attention as attention
+from regard.adapters.onnx._export import export as export
 from regard.adapters.onnx._rotary import rotary_embedding as rotary_embedding
