@@ -26,7 +26,7 @@ def layer() -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"indices": torch.zeros(1, 3, 2)}, r"was given indices=float32 \(1, 3, 2\), which regard does not know"),
+        ({"block_indices": K}, r"was given block_indices=float32 \(1, 2, 5, 8\), which regard does not know"),
         ({"cache": object(), "odd": 2}, r"was given cache=<object.*, odd=2, which regard does not know"),
         ({"is_causal": True}, "is_causal=True came without a mask"),
         ({"attention_mask": torch.ones(1, 5, dtype=torch.int64)}, r"a float mask that is added: got int64 \(1, 5\)"),
@@ -43,7 +43,7 @@ def test_refusals(layer: torch.nn.Module, given: dict[str, Any], message: str) -
 
 
 def test_an_unknown_argument_of_none_means_nothing(layer: torch.nn.Module) -> None:
-    out, weights = attend(layer, Q, K, K, None, indices=None, position_ids=torch.arange(3), sliding_window=4)
+    out, weights = attend(layer, Q, K, K, None, block_indices=None, position_ids=torch.arange(3), sliding_window=4)
     assert torch.equal(out, rg.attention(Q, K, K).transpose(1, 2))
     assert weights is None
 
@@ -51,3 +51,12 @@ def test_an_unknown_argument_of_none_means_nothing(layer: torch.nn.Module) -> No
 def test_a_layer_without_a_name_is_refused_by_its_class() -> None:
     with pytest.raises(rg.UnsupportedError, match=r"^Linear: attention was given odd=1"):
         attend(torch.nn.Linear(1, 1), Q, K, K, None, odd=1)
+
+
+def test_indices_are_the_only_keys_that_are_seen(layer: torch.nn.Module) -> None:
+    indices = torch.tensor([[[0, 4], [2, 2], [3, 1]]], dtype=torch.int32)
+    allowed = torch.zeros(1, 1, 3, 5, dtype=torch.bool)
+    for row, keys in enumerate(indices[0].tolist()):
+        allowed[0, 0, row, keys] = True
+    out, _ = attend(layer, Q, K, K, None, indices=indices)
+    assert torch.equal(out, rg.attention(Q, K, K, mask=rg.Dense(allowed)).transpose(1, 2))

@@ -28,6 +28,7 @@ def make_mask(
     mask_function: MaskFunction | None = None,
     attention_mask: Tensor | None = None,
     *,
+    dtype: torch.dtype = torch.float32,
     allow_is_bidirectional_skip: bool = False,
     use_vmap: bool = False,
     device: torch.device | str = "cpu",
@@ -36,36 +37,50 @@ def make_mask(
     """The mask function: what transformers wants masked, as a `MaskTensor`.
 
     None only where eager's mask function gives None too: every query may attend to every key. Under `torch.compile`
-    and `torch.export`, the bool tensor itself.
+    and `torch.export`, eager's tensor itself.
     """
     from transformers import masking_utils
 
     mask_function = mask_function or masking_utils.causal_mask_function
 
-    def evaluate(function: MaskFunction, valid: Tensor | None = None) -> Tensor:
-        made: Tensor = masking_utils.sdpa_mask(
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        made: Tensor = masking_utils.eager_mask(
             batch_size,
             q_length,
             kv_length,
             q_offset,
             kv_offset,
-            mask_function=function,
-            attention_mask=valid,
-            allow_is_causal_skip=False,
-            allow_is_bidirectional_skip=False,
-            use_vmap=use_vmap,
-            device=device,
+            mask_function,
+            attention_mask,
+            dtype,
+            allow_is_bidirectional_skip,
+            use_vmap,
+            device,
         )
         return made
 
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return evaluate(mask_function, attention_mask)
+    def evaluate(function: MaskFunction) -> Tensor:
+        allowed: Tensor = masking_utils.sdpa_mask(
+            batch_size,
+            q_length,
+            kv_length,
+            q_offset,
+            kv_offset,
+            function,
+            allow_is_causal_skip=False,
+            use_vmap=use_vmap,
+            device=device,
+        )
+        return allowed
+
     at = Geometry(batch_size, q_length, kv_length, int(q_offset), kv_offset, torch.device(device))
     valid = padding(attention_mask, at)
     if allow_is_bidirectional_skip and mask_function is masking_utils.bidirectional_mask_function and valid == _ALL:
         return None
-    # A static cache's query offset is a tensor, and its keys will be overwritten.
-    return MaskTensor.of(read(mask_function, at, evaluate) & valid, at, in_place=isinstance(q_offset, Tensor))
+    # The keys of a static cache are written into by the next step: it has room, and then its offset is a tensor.
+    written = mask_function is not masking_utils.bidirectional_mask_function
+    in_place = written and (isinstance(q_offset, Tensor) or at.first_query + q_length < kv_length)
+    return MaskTensor.of(read(mask_function, at, evaluate) & valid, at, dtype, in_place=in_place)
 
 
 def attend(
@@ -80,6 +95,7 @@ def attend(
     position_bias: Tensor | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
+    indices: Tensor | None = None,
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Attentions | Tensor | None]:
@@ -90,12 +106,13 @@ def attend(
         query: ``(B, H, Lq, D)``.
         key: ``(B, Hkv, Lk, D)``.
         value: ``(B, Hkv, Lk, Dv)``.
-        attention_mask: a `MaskTensor`, a bool tensor (True = may attend), a float tensor that is added, or None.
+        attention_mask: a `MaskTensor`, a float tensor that is added, a bool tensor (True = may attend), or None.
         scaling: factor of the dot products.
         dropout: probability, 0 outside training.
         position_bias: added to the scores.
         softcap: ``cap · tanh(s / cap)``.
         s_aux: ``(H,)``, the sinks.
+        indices: ``(B, Lq, n)``, the only keys that each query may attend to (DeepSeek sparse attention).
         is_causal: of layers that make no mask themselves.
         **kwargs: anything else must be known to be harmless.
 
@@ -115,7 +132,9 @@ def attend(
                 "is_causal=True came without a mask, which eager attention would not mask and torch's would. Make the "
                 "mask with transformers.masking_utils.create_causal_mask."
             )
-        mask, q_positions, added = _masking(attention_mask)
+        mask, q_positions, added = _masking(attention_mask, query, key)
+        if indices is not None:
+            mask = (Everything() if mask is None else mask) & _only(indices, key.shape[2])
         changes: list[ScoreModification] = []
         if softcap is not None:
             changes.append(Softcap(softcap))
@@ -146,12 +165,15 @@ def _kept(weights: AttentionWeights, query: Tensor) -> Attentions | Tensor:
     return weights.dense() if query.shape[2] == 1 else Attentions.of(weights)
 
 
-def _masking(given: Tensor | None) -> tuple[Mask | None, Tensor | None, Tensor | None]:
+def _masking(given: Tensor | None, query: Tensor, key: Tensor) -> tuple[Mask | None, Tensor | None, Tensor | None]:
     """A mask, the queries' positions for it, and what is added to the scores."""
     if given is None:
         return None, None, None
     if isinstance(given, MaskTensor):
-        return given.mask, given.q_positions, None
+        # One mask for all queries, which broadcasts, has another size than the call: then it is the tensor that counts.
+        fits = (given.geometry.q_len, given.geometry.k_len) == (query.shape[2], key.shape[2])
+        mask = given.mask if fits else None
+        return (None, None, given.made()) if mask is None else (mask, given.q_positions, None)
     if not isinstance(given, Tensor):
         raise KindError(f"attention takes a tensor as its mask: got {describe(given)}.")
     if given.dtype == torch.bool:
@@ -161,6 +183,11 @@ def _masking(given: Tensor | None) -> tuple[Mask | None, Tensor | None, Tensor |
     raise KindError(
         f"attention takes a bool mask (True = may attend) or a float mask that is added: got {describe(given)}."
     )
+
+
+def _only(indices: Tensor, k_len: int) -> Mask:
+    allowed = torch.zeros((*indices.shape[:-1], k_len), dtype=torch.bool, device=indices.device)
+    return Dense(allowed.scatter(-1, indices.long(), True)[:, None])  # torch takes it by position
 
 
 def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:

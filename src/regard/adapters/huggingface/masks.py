@@ -78,7 +78,8 @@ def read(function: MaskFunction, at: Geometry, evaluate: Callable[[MaskFunction]
         case "or_masks":
             return reduce(Mask.__or__, (read(part, at, evaluate) for part in held["mask_functions"]))
         case "sliding_window_overlay":
-            return SlidingWindow(held["sliding_window"] - 1, None)
+            width = held["sliding_window"]
+            return SlidingWindow(width - 1, None) if width > 0 else ~SlidingWindow(None, -width)
         case "sliding_window_bidirectional_overlay":
             return SlidingWindow(held["sliding_window"], held["sliding_window"])
         case "chunked_overlay":

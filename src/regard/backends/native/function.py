@@ -126,13 +126,15 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> Any:
-        saved = Saved(*ctx.saved_tensors[: len(Saved._fields)])
+        # Read once: what checkpointing recomputes is given out a single time.
+        tensors = ctx.saved_tensors
+        saved = Saved(*tensors[: len(Saved._fields)])
         if grad_out is None:
             grad_out = torch.zeros_like(saved.exact_out, dtype=saved.q.dtype)
         wanted = tuple(ctx.needs_input_grad[5:])
         with torch.no_grad():
             grads = backward(ctx.plan, saved, grad_out, grad_lse, wanted)
-        anchors = (saved.q, saved.k, saved.v, saved.sinks, *ctx.saved_tensors[len(Saved._fields) :], grad_out, grad_lse)
+        anchors = (saved.q, saved.k, saved.v, saved.sinks, *tensors[len(Saved._fields) :], grad_out, grad_lse)
         return None, *refuse_second(grads, anchors)
 
 
