@@ -35,6 +35,7 @@ struct Group {
     const RegardCall& c;
     int row, strips = 0;
     int64_t start;
+    bool has_high = false;  // whether `high` holds the greatest score of each row, lane by lane
     int height[STRIPS];
     Span span[STRIPS];
     alignas(64) float high[GROUP_ROWS * W];
@@ -64,6 +65,7 @@ struct Group {
 
     void score(const Unit* keys) {
         for (int n = 0; n < GROUP_ROWS; ++n) store(high + n * W, splat(-INF));
+        has_high = true;
         for (int s = 0; s < strips; ++s) fetch_changes<false>(c, 0, w.b, w.row + row + s * ROWS, height[s], span[s], start);
         const int64_t depth = w.depth;
         for (int column = 0; column < KEYS; column += PANEL)
@@ -78,7 +80,7 @@ struct Group {
         const int first = s * ROWS, last = first + height[s];
         for (int n = first; n < last; ++n) {
             vf most = load(high + n * W);
-            if (seen.masked() || c.scores_count) {
+            if (seen.masked() || c.scores_count || !has_high) {
                 float* const line = w.scores + n * KEYS;
                 change_row(c, w.b, w.row[row + n], seen, start, line, nullptr);
                 most = splat(-INF);

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from regard.bench.run import Measured, MemoryUse
 
 MEMORY = "memory"
+WHOLE = "models"
+"""The cases that load whole models: run only when they are asked for."""
 _MEMORY_TARGET = 3.0
 
 
@@ -26,7 +28,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Time each case against another way of the same computation, alternately in one process, after "
         "checking that both agree. A ratio below 1 means that regard is faster.",
     )
-    parser.add_argument("cases", nargs="*", metavar="CASE", help="cases to run (default: all; --list names them)")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help="cases to run; 'models' are those of whole models (default: all but these; --list names them)",
+    )
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each way (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
@@ -43,10 +50,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     from regard.bench import cases
     from regard.bench.machine import Machine
+    from regard.bench.models import MODELS
     from regard.bench.modules import MODULES
     from regard.bench.run import measure, measure_memory
 
-    every = (*cases.CASES, *MODULES)
+    every = (*cases.CASES, *MODULES, *MODELS)
     console = Console()
     if arguments.list:
         for case in every:
@@ -54,7 +62,9 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"[bold]{MEMORY}[/]  peak memory of a causal forward and backward pass", highlight=False)
         return 0
     # Memory first: what timed cases leave with the allocator would hide it.
-    wanted = arguments.cases or [MEMORY, *(case.name for case in every)]
+    wanted = arguments.cases or [MEMORY, *(case.name for case in every if case not in MODELS)]
+    if WHOLE in wanted:
+        wanted = [name for name in wanted if name != WHOLE] + [case.name for case in MODELS]
     unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY})
     if unknown:
         raise ArgumentError(f"no case is named {', '.join(unknown)}. `regard bench --list` names them.")

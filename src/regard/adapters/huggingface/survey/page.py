@@ -18,8 +18,8 @@ mode.
 
 * **works** ({works}): all outputs at the places of tokens are eager's to {relative:g} of the largest, or no further
   from eager attention in float64 than twice eager's own rounding.
-* **refused** ({refused}): an error says so, or the model never asks transformers for its attention, which
-  `model.set_attn_implementation` warns of and `regard.adapters.huggingface.use` raises for.
+* **refused** ({refused}): an error says so, or it has no attention that transformers could replace; where it has one of
+  its own, `model.set_attn_implementation` warns and `regard.adapters.huggingface.use` raises.
 * **not tried** ({tried}): its default configuration cannot be cut down by the survey's rules, or what goes into it is
   not known to the survey. Nothing is known of these.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import signal
 import warnings
 from collections.abc import Iterator
@@ -165,7 +166,7 @@ def _within_rounding(model: Any, inputs: Inputs, got: Tensor, want: Tensor) -> b
 
 
 def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = re.sub(r"'?/[\w./-]+'?", "…", " ".join(str(error).split()))
     text = text if len(text) <= 160 else text[:157] + "..."
     return text if isinstance(error, (RegardError, LookupError)) and text else f"{type(error).__name__}: {text}"
 
