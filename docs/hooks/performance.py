@@ -15,8 +15,9 @@ _GOOD, _BAD = "#2f6fc4", "#d9772b"
 
 
 def records() -> list[tuple[str, dict[str, Any]]]:
-    """Every record by the name of its file, in the order of the names."""
-    return [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(DATA.glob("bench-*.json"))]
+    """Every record of a benchmark by the name of its file, in the order of the names."""
+    found = [(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in sorted(DATA.glob("*.json"))]
+    return [(name, record) for name, record in found if isinstance(record, dict) and record.get("cases")]
 
 
 def machine(record: dict[str, Any]) -> str:
@@ -39,11 +40,17 @@ def tables() -> str:
     parts = []
     for name, record in records():
         parts += [f"## {machine(record)}", f"![ratios of time, ours to theirs](figures/{name}.svg)"]
-        rows = ["| case | shape | against | ours | theirs | ours / theirs |", "|---|---|---|---:|---:|---:|"]
+        rows = [
+            "| case | shape | dtype | against | ours | theirs | ours / theirs |",
+            "|---|---|---|---|---:|---:|---:|",
+        ]
         for case in record.get("cases", []):
             shape = " × ".join(f"{n:,}" for n in case.get("shape", []))
             times = " | ".join(_seconds(case.get(key)) for key in ("seconds", "against_seconds"))
-            rows.append(f"| {case['title']} | {shape} | {case['against']} | {times} | **{case['ratio']:.3f}** |")
+            dtype = case.get("dtype", "float32")
+            rows.append(
+                f"| {case['title']} | {shape} | {dtype} | {case['against']} | {times} | **{case['ratio']:.3f}** |"
+            )
         parts.append("\n".join(rows))
         memory = record.get("memory")
         if memory:
@@ -52,6 +59,15 @@ def tables() -> str:
                 f"{memory['extra'] / 1e6:,.0f} MB "
                 f"beyond inputs, output and gradients ({memory['operands'] / 1e6:,.0f} MB): "
                 f"{memory['ratio']:.2f} of them."
+            )
+        growth = record.get("growth")
+        if growth:
+            fitted = [growth["fixed"] + growth["per_pair"] * n for n in growth["pairs"]]
+            off = max(abs(took / line - 1) for took, line in zip(growth["seconds"], fitted, strict=True))
+            parts.append(
+                f"Growth: within a window, from {min(growth['pairs']):,} to {max(growth['pairs']):,} visible pairs, "
+                f"time is {growth['fixed'] * 1e3:.2f} ms + {growth['per_pair'] * 1e9:.2f} ns a pair, "
+                f"to within {off:.0%}."
             )
     if not parts:
         return "No record is checked in; `regard bench --json FILE` writes one."

@@ -107,10 +107,14 @@ def test_the_performance_page_takes_any_record(tmp_path: Path, monkeypatch: pyte
     performance.figures.cache_clear()
     assert "No record" in performance.tables()
     case: dict[str, Any] = {"name": "x", "title": "a case", "against": "theirs", "shape": [1, 8, 64, 64], "ratio": 0.5}
-    record = {"machine": {"processor": "Some CPU", "cores": 2}, "cases": [case | {"seconds": 0.012}]}
+    growth = {"pairs": [10, 20], "seconds": [0.003, 0.006], "fixed": 0.001, "per_pair": 2e-4}
+    machine = {"processor": "Some CPU", "cores": 2}
+    record = {"machine": machine, "cases": [case | {"seconds": 0.012}], "growth": growth}
     (tmp_path / "bench-a.json").write_text(json.dumps(record))
     text = performance.tables()
     assert "## Some CPU, 2 cores" in text
-    assert "| a case | 1 × 8 × 64 × 64 | theirs | 12.0 ms | – | **0.500** |" in text
+    assert "| a case | 1 × 8 × 64 × 64 | float32 | theirs | 12.0 ms | – | **0.500** |" in text
+    assert "from 10 to 20 visible pairs" in text
+    assert "to within 20%" in text
     assert list(performance.figures()) == ["bench-a.svg"]
     performance.figures.cache_clear()
