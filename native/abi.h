@@ -1,4 +1,4 @@
-// The C ABI between Python and the kernels: one plain struct in, a status out. `binding.py` mirrors it field by field.
+// The C ABI between Python and the kernels: one plain struct in, a status out. `abi.py` mirrors it field by field.
 #pragma once
 #include <cstdint>
 
