@@ -119,7 +119,8 @@ inline Span span_of(const Row* rows, int count, int64_t block_start, int64_t blo
                 if (!words[w]) continue;
                 const int64_t at = block_start + 32 * w;
                 low = at < low ? at : low;
-                high = at + 32 > high ? at + 32 : high;
+                const int64_t end = at + 32 < block_stop ? at + 32 : block_stop;
+                high = end > high ? end : high;
             }
             all_high = block_start;
             continue;

@@ -119,6 +119,15 @@ class TestEdges:
         mask = rg.SlidingWindow(150) & ~rg.SlidingWindow(20)
         hold(*operands(2, 200, 8), variant, mask=mask, q_positions=ring, k_positions=ring)
 
+    @pytest.mark.parametrize("k_len", [3, 33, 195])
+    def test_bits_beyond_the_last_key(self, variant: str, k_len: int) -> None:
+        """A word of bits may reach past the keys, where the packed values were not written: here they are NaN."""
+        for _ in range(2):
+            hold(*operands(2, 13, 200), f"{variant}, to leave NaN behind", mask=rg.Causal())
+            spoilt = torch.full((2, 13, 200), torch.nan)
+            rg.attention(spoilt, spoilt, spoilt, mask=rg.Dilated(4), backend="native")
+            hold(torch.randn(2, 7, 13), *operands(2, k_len, 13)[1:], f"{variant}, {k_len} keys", mask=rg.Dilated(4))
+
     def test_bits_of_every_entry_and_head(self, variant: str) -> None:
         mask = rg.Dense(torch.rand(2, 4, 130, 203) > 0.6)
         hold(torch.randn(2, 4, 130, 8), torch.randn(2, 2, 203, 8), torch.randn(2, 2, 203, 8), variant, mask=mask)
