@@ -12,7 +12,7 @@ import torch
 from tests.needs import program
 
 import regard as rg
-from regard.viewer import frame_html, save_html, to_html
+from regard.viewer import frame_html, repr_html, save_html, to_html
 from regard.viewer.chunks import Chunks, halves
 from regard.viewer.page import script_json, static
 
@@ -49,6 +49,16 @@ def test_a_frame_is_sandboxed_and_quoted() -> None:
     assert 'sandbox="allow-scripts allow-downloads"' in frame
     assert "allow-same-origin" not in frame
     assert "&lt;p title=&quot;a&quot;&gt;&amp;&lt;/p&gt;" in frame
+
+
+def test_a_record_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    layer = rg.nn.MultiHeadAttention(16, 16, 32, 0.0, num_heads=4)
+    with rg.record(layer) as record:
+        assert repr_html(record).startswith("<p>nothing was recorded")
+        layer(torch.randn(1, 10, 16))
+    assert record._repr_html_().startswith("<iframe sandbox=")
+    text = record.save_html(tmp_path / "a.html").read_text("utf-8")
+    assert text.count('text/plain" data-chunk') == 9  # q and k of 4 heads, and a mask
 
 
 def test_equal_arrays_are_kept_once() -> None:

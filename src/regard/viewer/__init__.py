@@ -6,9 +6,14 @@ import html as _html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from regard._errors import ArgumentError
 from regard.viewer.page import MAX_BYTES, embedded
+from regard.viewer.server import Server as Server
 from regard.viewer.subject import Recorded as Recorded
 from regard.viewer.subject import subject_of
+
+NOTEBOOK_BYTES = 16 * 2**20
+"""A larger page is not put into a notebook unasked."""
 
 Scores = Mapping[str, Sequence[Sequence[float]]]
 
@@ -94,3 +99,53 @@ def frame_html(page: str, *, height: int = 720) -> str:
         f'<iframe sandbox="allow-scripts allow-downloads" style="width:100%;height:{int(height)}px;border:0" '
         f'title="attention" srcdoc="{_html.escape(page)}"></iframe>'
     )
+
+
+def repr_html(record: object) -> str:
+    """What a notebook shows of a record: its page in a frame, or a sentence where there is none or it is too large."""
+    try:
+        return frame_html(to_html(record, max_bytes=NOTEBOOK_BYTES))
+    except ArgumentError as error:
+        return f"<p>{_html.escape(str(error))}</p>"
+
+
+def serve(
+    record: object,
+    *,
+    tokens: Sequence[str] | None = None,
+    query_tokens: Sequence[str] | None = None,
+    scores: Scores | None = None,
+    compare: object = None,
+    title: str | None = None,
+    entry: int = 0,
+    port: int = 0,
+    cache: str | Path | None = None,
+) -> Server:
+    """Show a record of any length on a page of 127.0.0.1, whose tiles Python computes when they are asked for.
+
+    The first look at a head goes over all of its weights once, in blocks, and tells how far it is; the pooled maps are
+    kept in a file, so that moving and zooming are quick and memory stays of the order of the record. The address holds
+    a token; requests from other sites, other names of this machine, or without the token are refused.
+
+    Args:
+        record: as in `save_html`.
+        tokens: as in `save_html`.
+        query_tokens: as in `save_html`.
+        scores: as in `save_html`.
+        compare: as in `save_html`.
+        title: as in `save_html`.
+        entry: as in `save_html`.
+        port: default: any that is free.
+        cache: the folder in which pooled maps are kept for the next time; default: a temporary one.
+
+    Returns:
+        The running server: ``.url``, ``.open()``, ``.close()``, or use it in a ``with`` block.
+
+    Raises:
+        ArgumentError: the port cannot be had, a batch entry that is not there.
+        KindError: something that holds no attention.
+        ShapeError: tokens or scores that do not fit.
+    """
+    first = subject_of(record, tokens=tokens, query_tokens=query_tokens, title=title, entry=entry, scores=scores)
+    others = [] if compare is None else [subject_of(compare, entry=entry)]
+    return Server([first, *others], port=port, cache=cache)

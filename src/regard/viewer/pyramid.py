@@ -1,0 +1,100 @@
+"""The whole map of a head at one fine level and all coarser ones, computed once, kept in a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regard.viewer.maps import HeadMaps, coarser
+
+BASE_BINS = 4096
+"""At most as many bins a side at the finest level that is kept; ``web/src/served.ts`` knows it too."""
+
+_STRIP = 1024
+
+
+def base_level(length: int) -> int:
+    """The least ``z`` at which ``length`` fits into `BASE_BINS` bins of ``2**z``."""
+    z = 0
+    while -(-length >> z) > BASE_BINS:
+        z += 1
+    return z
+
+
+class Pyramid:
+    """The pooled maps of one head.
+
+    Args:
+        maps: of the head.
+        hide: how many of the first keys to leave out.
+        path: the file to keep the base in; one that is there and complete is read instead of computed.
+    """
+
+    def __init__(self, maps: HeadMaps, hide: int, path: Path) -> None:
+        self.maps = maps
+        self.hide = hide
+        self.path = path
+        self.zr, self.zc = base_level(maps.rows), base_level(maps.cols)
+        self.done = 0.0
+        self._shape = (4, -(-maps.rows >> self.zr), -(-maps.cols >> self.zc))
+        self._base: Tensor | None = None
+        self._levels: dict[tuple[int, int], Tensor] = {}
+        if path.exists() and path.stat().st_size == 4 * int(np.prod(self._shape)):
+            self._open(path, "r")
+            self.done = 1.0
+
+    def _open(self, path: Path, mode: str) -> Tensor:
+        # Copy-on-write, because torch wants writable memory; nothing is written.
+        array = np.memmap(path, np.float32, "c" if mode == "r" else "w+", shape=self._shape)
+        self._base = torch.from_numpy(array)
+        return self._base
+
+    def build(self, turn: Callable[[], object]) -> None:
+        """Compute the base strip by strip; ``turn`` is called between strips and may raise to give up."""
+        if self.done >= 1:
+            return
+        part = self.path.with_suffix(".part")
+        base = self._open(part, "w")
+        strip = max(_STRIP, 1 << self.zr) >> self.zr << self.zr
+        for r0 in range(0, self.maps.rows, strip):
+            turn()
+            rows = slice(r0, min(r0 + strip, self.maps.rows))
+            planes = self.maps.pool(rows, slice(0, self.maps.cols), self.zr, self.zc, self.hide)
+            first = r0 >> self.zr
+            base[:, first : first + planes.shape[1]] = planes
+            # The longest rows of a causal map come last: progress goes by area.
+            self.done = min((rows.stop / self.maps.rows) ** 2, 0.999)
+        part.replace(self.path)
+        self.done = 1.0
+
+    def tile(self, zr: int, zc: int, row: int, col: int, size: int) -> Tensor:
+        """Tile ``(row, col)`` of ``size`` bins a side at a level that is not finer than the base."""
+        up, over = zr - self.zr, zc - self.zc
+        level = self._level(up, over)
+        return level[:, row * size : (row + 1) * size, col * size : (col + 1) * size]
+
+    def _level(self, up: int, over: int) -> Tensor:
+        assert self._base is not None
+        if not up and not over:
+            return self._base
+        if (up, over) not in self._levels:
+            below = (max(up - 1, 0), max(over - 1, 0))
+            rows, cols = up - below[0], over - below[1]
+            z = self.zr + below[0]
+            self._levels[up, over] = coarser(self._level(*below), rows, cols, z, self.maps.rows)
+        return self._levels[up, over]
+
+
+def fingerprint(maps: HeadMaps) -> str:
+    """What a head's maps depend on, in a few characters: sizes, scale, mask and score changes, sampled q and k, lse."""
+    call, entry = maps.layer.call, maps.layer.entry
+    digest = hashlib.blake2b(digest_size=10)
+    digest.update(repr((maps.rows, maps.cols, call.scale, call.mask, call.score_mods, entry, maps.head)).encode())
+    lse = maps.layer.lse[entry, maps.head].detach().float().cpu()
+    digest.update(lse.numpy().tobytes())
+    return digest.hexdigest()
