@@ -10,24 +10,37 @@ from pathlib import Path
 import pytest
 import torch
 
-from regard.backends.native import Native
+import regard as rg
+from regard.backends.native import Native, library
 from regard.bench.cases import CASES, Attend, Case
+from regard.bench.growth import fit, measure_growth
+from regard.bench.kernels import KERNELS
+from regard.bench.limits import Limits
 from regard.bench.memory import peak_extra
 from regard.bench.modules import MODULES
-from regard.bench.run import DisagreementError, measure, measure_memory
+from regard.bench.picture import draw
+from regard.bench.run import DisagreementError, Measured, measure, measure_memory
 from regard.bench.timing import Pair, alternate
 from regard.cli.main import main
 
 CPU = torch.device("cpu")
+needs_kernels = pytest.mark.skipif(library.missing() is not None, reason="no kernels were built here")
 
 
 def small(case: Case) -> Case:
-    return replace(case, shape=(1, 2, 16_384 if "documents" in case.name else 300, 8))
+    heads = case.shape[1] if case in KERNELS else 2
+    return replace(case, shape=(1, heads, 16_384 if "documents" in case.name else 300, 8), repeat=1)
 
 
-@pytest.mark.parametrize("case", [*(c for c in CASES if "documents" not in c.name), *MODULES], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "case",
+    [c for c in (*CASES, *KERNELS, *MODULES) if "documents" not in c.name and c.rival != "flex"],
+    ids=lambda c: c.name,
+)
 def test_both_ways_of_every_case_agree_and_are_timed(case: Case) -> None:
-    measured = measure(small(case), CPU, runs=2)
+    if case.missing:
+        pytest.skip(case.missing)
+    measured = measure(small(case), CPU, 2, Limits(1e12, 1e11))
     assert len(measured.pair.ours) == len(measured.pair.theirs) == 2
     assert measured.record()["name"] == case.name
 
@@ -76,7 +89,7 @@ def test_the_command_prints_a_table_and_saves_a_record(
     record = tmp_path / "record.json"
     assert main(["bench", "causal", "memory", "--runs", "1", "--tokens", "512", "--json", str(record)]) == 0
     printed = capsys.readouterr().out
-    assert "blockwise," in printed
+    assert "eager" in printed
     assert "memory: causal forward + backward at 512 tokens" in printed
     saved = json.loads(record.read_text())
     assert saved["machine"]["threads"] == torch.get_num_threads()
@@ -99,3 +112,51 @@ def test_a_case_without_its_backend_is_left_out_in_words(
 def test_bad_input_is_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_line_through_points_on_a_line_is_that_line() -> None:
+    found = fit((1, 2, 3), (100, 200, 400), (1e-3 + 100e-6, 1e-3 + 200e-6, 1e-3 + 400e-6))
+    assert found.fixed == pytest.approx(1e-3)
+    assert found.per_pair == pytest.approx(1e-6)
+    assert found.worst < 1e-9
+    assert "1.000 ms + 1000.0000 ns a pair" in str(found)
+
+
+@needs_kernels
+def test_growth_counts_the_pairs_of_its_window() -> None:
+    found = measure_growth(1, lengths=(1000, 3000))
+    assert found.pairs == tuple(2 * int(rg.SlidingWindow.of_width(1024).dense(n, n).sum()) for n in (1000, 3000))
+
+
+@needs_kernels
+def test_limits_are_measured() -> None:
+    limits = Limits.here(runs=2)
+    assert limits is not None
+    assert limits.flops > 1e8
+    assert limits.read_bytes > 1e8
+
+
+@needs_kernels
+def test_a_share_of_the_peak_counts_visible_pairs() -> None:
+    case = next(c for c in KERNELS if c.name == "native-causal-1024")
+    assert case.visible == 1024 * 1025 // 2
+    one = Measured(case, Pair((2.0,), (4.0,)), Limits(flops=4 * 64 * 8 * case.visible, read_bytes=1.0))
+    assert one.share == 0.5
+
+
+def test_an_overhead_is_met_by_time_and_not_by_ratio() -> None:
+    case = next(c for c in KERNELS if c.name == "native-overhead")
+    assert Measured(case, Pair((14e-6,), (5e-6,))).met
+    assert not Measured(case, Pair((16e-6,), (5e-6,))).met
+
+
+def test_an_unknown_rival_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--against", "numpy"]) == 2
+    assert "--against takes some of torch,flex,eager: got numpy" in capsys.readouterr().err
+
+
+def test_a_picture_is_saved(tmp_path: Path) -> None:
+    case = next(c for c in KERNELS if c.name == "native-causal")
+    growth = fit((1, 2, 3), (100, 200, 400), (1e-3, 2e-3, 4e-3))
+    draw([Measured(case, Pair((1.0,), (2.0,)))], growth, tmp_path / "bench.png", "a machine")
+    assert (tmp_path / "bench.png").stat().st_size > 5000

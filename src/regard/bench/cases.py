@@ -12,7 +12,7 @@ from torch import Tensor
 
 from regard._attention import attention
 from regard._dispatch import backend
-from regard.masks import Causal, Document, Everything, Mask, SlidingWindow
+from regard.masks import Causal, Document, Mask, SlidingWindow
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -30,6 +30,15 @@ class Case:
         make: from the device to our way and the other way.
         backward: whether the time includes the backward pass.
         target: the greatest ratio ours / theirs that the project promises.
+        dtype: of q, k and v.
+        kv_heads: key/value heads, where they are fewer than H.
+        q_len: queries, where they are fewer than L.
+        visible: query-key pairs of one head that the mask shows, for the share of the machine's peak.
+        rival: what ``--against`` calls the other way.
+        quick: whether ``--quick`` runs it.
+        comparable: whether both ways give the same numbers; dropout does not.
+        repeat: calls a timing, for calls too short for the clock.
+        slack: seconds by which ours may be longer, a promise instead of the ratio.
     """
 
     name: str
@@ -40,6 +49,35 @@ class Case:
     make: Callable[[torch.device], tuple[Attend, Attend]]
     backward: bool
     target: float
+    dtype: torch.dtype = torch.float32
+    kv_heads: int | None = None
+    q_len: int | None = None
+    visible: int | None = None
+    rival: str = "torch"
+    quick: bool = False
+    comparable: bool = True
+    repeat: int = 1
+    slack: float | None = None
+
+    @property
+    def operands(self) -> tuple[tuple[int, int, int, int], ...]:
+        """The shapes of q, k and v."""
+        batch, heads, length, width = self.shape
+        keys = (batch, self.kv_heads or heads, length, width)
+        return (batch, heads, self.q_len or length, width), keys, keys
+
+    @property
+    def flops(self) -> int | None:
+        """Operations of the visible pairs: 4 D a pair forward, 10 D backward."""
+        if self.visible is None:
+            return None
+        batch, heads, _, width = self.shape
+        return (14 if self.backward else 4) * width * batch * heads * self.visible
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the keys and values, which a decoding step reads once."""
+        return 2 * math.prod(self.operands[1]) * self.dtype.itemsize
 
     @property
     def missing(self) -> str | None:
@@ -104,12 +142,10 @@ def _both(
 
 
 _WINDOW = SlidingWindow(256)
-_NARROW = SlidingWindow(127)
 _PACKED = Causal() & Document.from_lengths([1024] * 16)
 _LONG = (1, 4, 16384, 64)
 _HEADS = (1, 8, 4096, 64)
 _EAGER = "the dense eager formula"
-_FUSED = "torch's fused kernel"
 _MASKED = "torch's fused kernel with the dense mask"
 
 
@@ -125,7 +161,9 @@ def _case(
 ) -> Case:
     title = f"{mine}, {what}, forward" + (" + backward" if name.endswith("-backward") else "")
     ways = _both(ours(mask, mine), other)
-    return Case(name, title, against, shape, mine, ways, name.endswith("-backward"), target)
+    backward = name.endswith("-backward")
+    rival = "eager" if against == _EAGER else "torch"
+    return Case(name, title, against, shape, mine, ways, backward, target, rival=rival)
 
 
 CASES: Sequence[Case] = (
@@ -133,11 +171,4 @@ CASES: Sequence[Case] = (
     _case("causal-backward", "causal", _EAGER, _HEADS, "blockwise", Causal(), eager(Causal()), 0.35),
     _case("window", "window of 256 other keys", _MASKED, _LONG, "blockwise", _WINDOW, fused(_WINDOW), 1 / 20),
     _case("documents", "16 causal documents of 1,024", _MASKED, _LONG, "blockwise", _PACKED, fused(_PACKED), 1.0),
-    _case("native-full", "full", _FUSED, _HEADS, "native", Everything(), fused_plain(causal=False), 1 / 1.2),
-    _case("native-causal", "causal", _FUSED, _HEADS, "native", Causal(), fused_plain(causal=True), 1 / 1.3),
-    _case("native-causal-backward", "causal", _FUSED, _HEADS, "native", Causal(), fused_plain(causal=True), 1 / 1.3),
-    _case("native-window", "window of 128 keys", _MASKED, _LONG, "native", _NARROW, fused(_NARROW), 1 / 100),
-    _case(
-        "native-documents", "16 causal documents of 1,024", _MASKED, _LONG, "native", _PACKED, fused(_PACKED), 1 / 35
-    ),
 )

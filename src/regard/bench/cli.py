@@ -12,11 +12,13 @@ from regard._errors import ArgumentError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from regard.bench.growth import Growth
     from regard.bench.run import Measured, MemoryUse
 
-MEMORY = "memory"
+MEMORY, GROWTH = "memory", "growth"
 WHOLE = "models"
 """The cases that load whole models: run only when they are asked for."""
+_RIVALS = ("torch", "flex", "eager")
 _MEMORY_TARGET = 3.0
 
 
@@ -35,11 +37,16 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="cases to run; 'models' are those of whole models (default: all but these; --list names them)",
     )
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
+    parser.add_argument("--quick", action="store_true", help="a few short cases only, in about a minute")
+    parser.add_argument(
+        "--against", default="torch,flex,eager", help="the other ways to compare with (default: %(default)s)"
+    )
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each way (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     parser.add_argument("--device", default="cpu", help="device of the timings (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=65536, help="length of the memory case (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also save every run here")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the table here, needs matplotlib")
     parser.set_defaults(run=run)
 
 
@@ -49,23 +56,30 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from regard.bench import cases
+    from regard.bench.growth import measure_growth
+    from regard.bench.kernels import KERNELS
+    from regard.bench.limits import Limits
     from regard.bench.machine import Machine
     from regard.bench.models import MODELS
     from regard.bench.modules import MODULES
     from regard.bench.run import measure, measure_memory
 
-    every = (*cases.CASES, *MODULES, *MODELS)
+    every = (*cases.CASES, *KERNELS, *MODULES, *MODELS)
     console = Console()
     if arguments.list:
         for case in every:
             console.print(f"[bold]{case.name}[/]  {case.title}; against {case.against}", highlight=False)
         console.print(f"[bold]{MEMORY}[/]  peak memory of a causal forward and backward pass", highlight=False)
+        console.print(f"[bold]{GROWTH}[/]  time against visible pairs, from 1,024 to 65,536 tokens", highlight=False)
         return 0
+    rivals = _checked_rivals(arguments.against)
     # Memory first: what timed cases leave with the allocator would hide it.
-    wanted = arguments.cases or [MEMORY, *(case.name for case in every if case not in MODELS)]
+    usual = [case for case in every if case not in MODELS and case.rival in rivals]
+    chosen = [case.name for case in usual if case.quick or not arguments.quick]
+    wanted = arguments.cases or [*([] if arguments.quick else [MEMORY]), *chosen, GROWTH]
     if WHOLE in wanted:
         wanted = [name for name in wanted if name != WHOLE] + [case.name for case in MODELS]
-    unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY})
+    unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY, GROWTH})
     if unknown:
         raise ArgumentError(f"no case is named {', '.join(unknown)}. `regard bench --list` names them.")
     for case in every:
@@ -77,16 +91,22 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     machine = Machine.here()
+    limits = Limits.here()
     console.print(str(machine), highlight=False)
+    if limits is not None:
+        console.print(str(limits), highlight=False)
     measured: list[Measured] = []
     used: MemoryUse | None = None
+    growth: Growth | None = None
     for name in wanted:
         with console.status(f"measuring {name} …"):
             if name == MEMORY:
                 used = measure_memory(arguments.tokens)
+            elif name == GROWTH:
+                growth = measure_growth(arguments.runs)
             else:
                 case = next(c for c in every if c.name == name)
-                measured.append(measure(case, torch.device(arguments.device), arguments.runs))
+                measured.append(measure(case, torch.device(arguments.device), arguments.runs, limits))
     if measured:
         console.print(_table(measured))
     if used is not None:
@@ -96,24 +116,47 @@ def run(arguments: argparse.Namespace) -> int:
             f"target {_MEMORY_TARGET:.0f}",
             highlight=False,
         )
+    if growth is not None:
+        console.print(str(growth), highlight=False)
+    if arguments.plot:
+        from regard.bench.picture import draw
+
+        draw(measured, growth, arguments.plot, str(machine))
+        console.print(f"saved {arguments.plot}")
     if arguments.json:
         record: dict[str, object] = {"machine": machine.record(), "cases": [m.record() for m in measured]}
+        record["limits"] = None if limits is None else limits.record()
         record["memory"] = None if used is None else used.record()
+        record["growth"] = None if growth is None else growth.record()
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"saved {arguments.json}")
     return 0
+
+
+def _checked_rivals(names: str) -> set[str]:
+    rivals = {name.strip() for name in names.split(",")}
+    unknown = sorted(rivals - set(_RIVALS))
+    if unknown:
+        raise ArgumentError(f"--against takes some of {','.join(_RIVALS)}: got {', '.join(unknown)}.")
+    return rivals
 
 
 def _table(measured: list[Measured]) -> Table:
     from rich.table import Table
 
     table = Table("case", "(B, H, L, D)", "against")
-    for heading in ("ours", "theirs", "ratio", "target"):
+    for heading in ("ours", "theirs", "ratio", "target", "of peak"):
         table.add_column(heading, justify="right")
     for one in measured:
         mine, other = one.pair.medians
         mark = "[green]✓[/]" if one.met else "[red]✗[/]"
-        figures = (f"{mine * 1e3:.1f} ms", f"{other * 1e3:.1f} ms", f"{one.pair.ratio:.3f}")
+        figures = (_time(mine), _time(other), f"{one.pair.ratio:.3f}")
+        share = "" if one.share is None else f"{100 * one.share:.0f} %"
+        target = f"{one.case.target:.2f}" if one.case.slack is None else f"+{_time(one.case.slack)}"
         shape = str(one.case.shape)
-        table.add_row(one.case.title, shape, one.case.against, *figures, f"{one.case.target:.2f} {mark}")
+        table.add_row(one.case.name, shape, one.case.against, *figures, f"{target} {mark}", share)
     return table
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.1f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} µs"

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
+
+from regard.backends.native import library
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,10 @@ class Machine:
     torch: str
     threads: int
     omp_num_threads: str | None
+    regard: str
+    python: str
+    kernels: str | None
+    lacks: tuple[str, ...]
 
     @staticmethod
     def here() -> Machine:
@@ -31,10 +38,18 @@ class Machine:
             torch=torch.__version__,
             threads=torch.get_num_threads(),
             omp_num_threads=os.environ.get("OMP_NUM_THREADS"),
+            regard=version("regard"),
+            python=platform.python_version(),
+            kernels=None if library.missing() else library.variant(),
+            lacks=tuple(v for v in library.VARIANTS if v not in library.supported()),
         )
 
     def __str__(self) -> str:
-        return f"{self.processor}, {self.cores} cores, {self.capability}; torch {self.torch}, {self.threads} threads"
+        lacking = f", without {', '.join(self.lacks)}" if self.lacks else ""
+        return (
+            f"{self.processor}, {self.cores} cores, {self.capability}; torch {self.torch}, {self.threads} threads; "
+            f"kernels: {self.kernels or 'none'}{lacking}"
+        )
 
     def record(self) -> dict[str, object]:
         """As JSON takes it."""

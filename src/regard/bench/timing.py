@@ -26,13 +26,17 @@ class Pair:
         return statistics.median(self.ours), statistics.median(self.theirs)
 
 
-def alternate(ours: Callable[[], object], theirs: Callable[[], object], runs: int) -> Pair:
-    """Run both once to warm up, then ``runs`` times in turn, so that a drift of the machine's speed hits both."""
+def alternate(ours: Callable[[], object], theirs: Callable[[], object], runs: int, repeat: int = 1) -> Pair:
+    """Run both once to warm up, then ``runs`` times in turn, so that a drift of the machine's speed hits both.
+
+    A run is ``repeat`` calls, and its time that of one.
+    """
     ours(), theirs()
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(runs):
         for spent, function in zip(times, (ours, theirs), strict=True):
             start = time.perf_counter()
-            function()
-            spent.append(time.perf_counter() - start)
+            for _ in range(repeat):
+                function()
+            spent.append((time.perf_counter() - start) / repeat)
     return Pair(tuple(times[0]), tuple(times[1]))
