@@ -26,6 +26,14 @@ bench: $(READY)
 docs: $(TESTED)
 	$(BIN)/python docs/build.py
 
+# Every drawn case through kernels that are built with the address and undefined-behaviour sanitizers; CASES=150 for fewer.
+CASES ?= 2000
+sanitize: $(TESTED)
+	cmake -S . -B build/sanitize -DREGARD_SANITIZE=address,undefined -DREGARD_POISON=ON
+	cmake --build build/sanitize
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+		$(BIN)/python tests/native/sanitized.py build/sanitize --cases $(CASES)
+
 format: $(TESTED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
