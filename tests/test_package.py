@@ -233,9 +233,9 @@ def test_no_backend_imports_another() -> None:
         assert own not in SHARED_BY_BACKENDS or name[1] in SHARED_BY_BACKENDS
 
 
-def test_only_the_dispatcher_and_the_adapters_know_the_backends() -> None:
+def test_only_the_dispatcher_the_adapters_and_the_benchmark_know_the_backends() -> None:
     for path, name in imports():
-        if name[0] == "backends" and part_of(path) not in ("backends", "_dispatch", "adapters", "testing"):
+        if name[0] == "backends" and part_of(path) not in ("backends", "_dispatch", "adapters", "bench", "testing"):
             assert name[1] in SHARED_BY_BACKENDS, f"{path} imports regard.{'.'.join(name)}"
 
 
