@@ -11,7 +11,7 @@ from typing import NoReturn, Protocol
 import regard
 from regard._errors import RegardError
 from regard.bench import cli as bench
-from regard.cli import explain, generate, info, train
+from regard.cli import explain, generate, info, train, view
 from regard.cli.tour import command as tour
 
 
@@ -22,7 +22,7 @@ class Command(Protocol):
         """Add the command's parser, with ``set_defaults(run=…)``."""
 
 
-COMMANDS: tuple[Command, ...] = (tour, train, generate, explain, bench, info)
+COMMANDS: tuple[Command, ...] = (tour, train, generate, explain, bench, info, view)
 
 _EXAMPLES = """\
 examples:
