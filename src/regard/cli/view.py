@@ -13,8 +13,8 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = subparsers.add_parser(
         "view",
         help="look at a saved record of attention in the browser",
-        description="Serve a record that rec.save(PATH) wrote, on 127.0.0.1, at any length; pooled maps are kept beside "
-        "it. With --html it becomes one page that needs nothing else.",
+        description="Serve a record that rec.save(PATH) wrote, on 127.0.0.1, at any length; pooled maps are kept "
+        "beside it. With --html it becomes one page that needs nothing else.",
     )
     parser.add_argument("record", type=Path, metavar="RECORD", help="what rec.save(PATH) wrote")
     parser.add_argument("--compare", type=Path, metavar="RECORD", help="a second record, to be seen beside the first")
