@@ -256,6 +256,7 @@ export class Reading {
       const token = keyToken(record, j);
       ctx.fillText(token === null ? String(j) : label(token), b, y(j - k0));
     }
+    if (focus?.axis === "query") canvas.parentElement!.scrollTop = y(focus.from - r0) - 60;
     canvas.onclick = (event) => {
       const i = r0 + Math.round((event.offsetY - 16) / line);
       if (event.offsetX < wide / 2 && i >= r0 && i < r1) this.choose({ axis: "query", from: i, to: i });
