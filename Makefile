@@ -30,7 +30,8 @@ docs: $(TESTED)
 CASES ?= 2000
 sanitize: $(TESTED)
 	cmake -S . -B build/sanitize -DREGARD_SANITIZE=address,undefined -DREGARD_POISON=ON
-	cmake --build build/sanitize
+	cmake --build build/sanitize --parallel 2 --target $$($(BIN)/python -c \
+		'from regard.backends.native.library import supported; print(*("regard_" + name for name in supported()))')
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
 		$(BIN)/python tests/native/sanitized.py build/sanitize --cases $(CASES)
 
