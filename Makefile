@@ -8,7 +8,7 @@ TESTED := .venv/.tested
 .PHONY: demo test check bench docs format clean
 
 demo: $(READY)
-	$(BIN)/regard tour
+	$(BIN)/regard demo
 
 # One torch thread a worker: the workers share the cores.
 test: $(TESTED)

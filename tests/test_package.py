@@ -88,7 +88,7 @@ LAYERS = [
     {"head_scores"},
     {"figures"},
     {"recording"},
-    {"lm"},
+    {"lm", "recall"},
     {"__init__"},
     {"testing", "bench"},
     {"cli"},

@@ -27,12 +27,12 @@ def test_version(run: Run) -> None:
 def test_help_names_every_command_and_gives_examples(run: Run, arguments: tuple[str, ...]) -> None:
     status, out, _ = run(*arguments)
     assert status == 0
-    for name in ("tour", "train", "generate", "explain", "bench", "info"):
+    for name in ("demo", "tour", "train", "generate", "recall", "explain", "bench", "info"):
         assert f"\n    {name} " in out
     assert '--mask "Causal() & SlidingWindow(255)"' in out
 
 
-@pytest.mark.parametrize("command", ["tour", "train", "generate", "explain", "info", "bench"])
+@pytest.mark.parametrize("command", ["demo", "tour", "train", "generate", "recall", "explain", "info", "bench"])
 def test_every_command_has_help(run: Run, command: str) -> None:
     status, out, _ = run(command, "--help")
     assert status == 0
@@ -42,8 +42,8 @@ def test_every_command_has_help(run: Run, command: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("tuor",), "there is no command 'tuor' (did you mean 'tour'?); the commands are tour, "),
-        (("dance",), "there is no command 'dance'; the commands are tour, "),
+        (("tuor",), "there is no command 'tuor' (did you mean 'tour'?); the commands are demo, "),
+        (("dance",), "there is no command 'dance'; the commands are demo, "),
         (("--nothing",), "unrecognized arguments: --nothing"),
         (("tour", "--section", "99"), "the tour has sections 1 to 14: got --section 99."),
         (("tour", "--section", "0"), "the tour has sections 1 to 14: got --section 0."),

@@ -11,7 +11,8 @@ from typing import NoReturn, Protocol
 import regard
 from regard._errors import RegardError
 from regard.bench import cli as bench
-from regard.cli import explain, generate, info, train, view
+from regard.cli import explain, generate, info, recall, train, view
+from regard.cli.demo import command as demo
 from regard.cli.tour import command as tour
 
 
@@ -22,10 +23,11 @@ class Command(Protocol):
         """Add the command's parser, with ``set_defaults(run=…)``."""
 
 
-COMMANDS: tuple[Command, ...] = (tour, train, generate, explain, bench, info, view)
+COMMANDS: tuple[Command, ...] = (demo, tour, train, generate, recall, explain, bench, info, view)
 
 _EXAMPLES = """\
 examples:
+  regard demo                              all of it in three minutes
   regard tour                              attention from scratch, every number shown
   regard tour --text "any words you like"
   regard train book.txt                    a language model from any text; then: regard generate

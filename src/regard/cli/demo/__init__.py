@@ -1,0 +1,1 @@
+"""``regard demo``: from six tokens to a trained model whose heads are looked at, in minutes."""

@@ -1,0 +1,40 @@
+"""The task: items that carry a key and a value, then questions that name a key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+KEYS, VALUES = 600, 8
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Sequences of items with questions after them.
+
+    Attributes:
+        keys: of the items, all different in a row, int64 ``(B, n)``.
+        values: of the items, int64 ``(B, n)``.
+        asked: keys that are asked for, int64 ``(B, m)``.
+        answers: their values, int64 ``(B, m)``.
+    """
+
+    keys: Tensor
+    values: Tensor
+    asked: Tensor
+    answers: Tensor
+
+
+def ask(batch: int, items: int, draw: torch.Generator, *, questions: int | None = None) -> Questions:
+    """``batch`` sequences of ``items`` items and as many ``questions`` about any of them.
+
+    With ``questions=None`` there is one question, about the first item: the one at the distance ``items``.
+    """
+    keys = torch.rand(batch, KEYS, generator=draw).argsort(1)[:, :items]
+    values = torch.randint(VALUES, (batch, items), generator=draw)
+    which = torch.zeros(batch, 1, dtype=torch.int64)
+    if questions is not None:
+        which = torch.randint(items, (batch, questions), generator=draw)
+    return Questions(keys, values, keys.gather(1, which), values.gather(1, which))
