@@ -121,7 +121,6 @@ def test_operands_may_have_any_strides() -> None:
         ({"v": torch.randn(2, 2, 9, 257)}, rg.UnsupportedError, "takes 1 to 256 features, and v have 257"),
         ({n: torch.randn(2, 2, 9, 8).double() for n in "qkv"}, rg.UnsupportedError, "takes float32"),
     ],
-    ids=str,
 )
 def test_it_checks_what_it_is_given(changed: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
