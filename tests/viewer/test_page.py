@@ -174,6 +174,8 @@ def test_two_frames_in_one_page_and_another_language(browser: Any, tmp_path: Any
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.as_uri())
     for n, frame in enumerate(page.frames[1:]):
+        # A frame that is not in sight is not drawn.
+        page.locator("iframe").nth(n).scroll_into_view_if_needed()
         frame.wait_for_selector("main[data-ready]")
         assert frame.locator("h1").inner_text().strip("\u2068\u2069") == f"number {n}"
         assert frame.locator("h2").first.inner_text() == "Heads"
