@@ -15,6 +15,7 @@ import regard as rg
 from regard.viewer import frame_html, repr_html, save_html, to_html
 from regard.viewer.chunks import Chunks, halves
 from regard.viewer.page import script_json, static
+from regard.viewer.subject import subject_of
 
 WEB = Path(__file__).parents[2] / "web"
 
@@ -59,6 +60,14 @@ def test_a_record_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     assert record._repr_html_().startswith("<iframe sandbox=")
     text = record.save_html(tmp_path / "a.html").read_text("utf-8")
     assert text.count('text/plain" data-chunk') == 9  # q and k of 4 heads, and a mask
+
+
+def test_the_grid_takes_the_table_of_head_scores() -> None:
+    model = rg.nn.MultiHeadAttention(8, 8, context_length=16, dropout=0.0, num_heads=2)
+    with rg.record(model) as rec:
+        model(torch.randn(1, 9, 8))
+    table = rec.head_scores(["entropy", "previous_token"])
+    assert subject_of(rec, scores=table).scores == table.grids()
 
 
 def test_equal_arrays_are_kept_once() -> None:

@@ -7,6 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from regard._errors import ArgumentError
+from regard.head_scores import HeadScores
+from regard.viewer.frame import frame_html as frame_html
+from regard.viewer.migrate import View as View
+from regard.viewer.migrate import head_view as head_view
+from regard.viewer.migrate import model_view as model_view
 from regard.viewer.page import MAX_BYTES, embedded
 from regard.viewer.server import Server as Server
 from regard.viewer.subject import Recorded as Recorded
@@ -15,7 +20,7 @@ from regard.viewer.subject import subject_of
 NOTEBOOK_BYTES = 16 * 2**20
 """A larger page is not put into a notebook unasked."""
 
-Scores = Mapping[str, Sequence[Sequence[float]]]
+Scores = Mapping[str, Sequence[Sequence[float]]] | HeadScores
 
 
 def to_html(
@@ -59,7 +64,8 @@ def save_html(
         path: the file to write.
         tokens: one string a key; default: the record's own.
         query_tokens: one string a query; default: the record's own, or the last of ``tokens``.
-        scores: head scores by which the grid can be coloured: name to a row of numbers for each layer.
+        scores: by which the grid can be coloured: what ``record.head_scores()`` returns, or name to a row of numbers
+            for each layer.
         compare: a second record to be seen beside the first.
         title: of the page; default: the model's name.
         entry: the batch entry to show.
@@ -88,17 +94,6 @@ def save_html(
     path = Path(path)
     path.write_text(text, encoding="utf-8")
     return path
-
-
-def frame_html(page: str, *, height: int = 720) -> str:
-    """A page as an ``<iframe srcdoc>`` that notebooks show, and that stays when they are converted.
-
-    The frame is sandboxed: the page's scripts run, and reach nothing of the notebook.
-    """
-    return (
-        f'<iframe sandbox="allow-scripts allow-downloads" style="width:100%;height:{int(height)}px;border:0" '
-        f'title="attention" srcdoc="{_html.escape(page)}"></iframe>'
-    )
 
 
 def repr_html(record: object) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from regard._call import Call
 from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard._inspect import Inspection
+from regard.head_scores import HeadScores
 from regard.weights import AttentionWeights
 
 
@@ -109,7 +110,7 @@ def subject_of(
     query_tokens: Sequence[str] | None = None,
     title: str | None = None,
     entry: int = 0,
-    scores: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    scores: Mapping[str, Sequence[Sequence[float]]] | HeadScores | None = None,
 ) -> Subject:
     """``record`` as a `Subject`.
 
@@ -119,7 +120,7 @@ def subject_of(
         query_tokens: one string a query; default: the record's own, or the last of ``tokens``.
         title: default: the model's name if the record knows it.
         entry: the batch entry to show.
-        scores: head scores, name to a row of numbers for each layer.
+        scores: what ``record.head_scores()`` returns, or name to a row of numbers for each layer.
 
     Raises:
         KindError: something that holds no attention.
@@ -142,7 +143,8 @@ def subject_of(
     if title is None:
         title = str(meta.get("model") or meta.get("name") or "attention")
     facts = {str(name): describe(value) if isinstance(value, Tensor) else str(value) for name, value in meta.items()}
-    return Subject(title, layers, keys, queries, facts, _checked_scores(scores or {}, layers))
+    table = scores.grids() if isinstance(scores, HeadScores) else scores or {}
+    return Subject(title, layers, keys, queries, facts, _checked_scores(table, layers))
 
 
 def _layers(record: object, entry: int) -> list[Layer]:
