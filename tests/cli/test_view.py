@@ -38,3 +38,51 @@ def test_a_saved_record_is_served(
 def test_what_is_no_record_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["view", str(tmp_path / "nothing")]) == 2
     assert "nothing" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Llama with a tokenizer of words, in a folder."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import Whitespace
+    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
+    words = Tokenizer(WordLevel({"the": 0, "cat": 1, "sat": 2, "?": 3}, unk_token="?"))
+    words.pre_tokenizer = Whitespace()
+    folder = tmp_path_factory.mktemp("model")
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?").save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=4, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    LlamaModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_on_a_text_becomes_a_page_and_a_record(model: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat the cat sat", "utf-8")
+    page, kept = tmp_path / "page.html", tmp_path / "kept"
+    asked = ["view", "--model", str(model), "--text", str(text), "--max-tokens", "5"]
+    assert main([*asked, "--save", str(kept), "--html", str(page)]) == 0
+    record = rg.load_record(kept)
+    assert record.tokens == [["the", "cat", "sat", "the", "cat"]]
+    assert len(record.layers) == 2
+    assert '"sat"' in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "a RECORD, or --model and --text together"),
+        (["--model", "x"], "a RECORD, or --model and --text together"),
+        (["record", "--model", "x", "--text", "y"], "a RECORD, or --model and --text together"),
+        (["--model", "x", "--text", "not-here.txt"], "--text is a file in UTF-8: cannot read"),
+        (["--model", "no-such-folder/model", "--text", __file__], "a model is a folder that save_pretrained wrote"),
+    ],
+    ids=["nothing", "no text", "both", "no file", "no model"],
+)
+def test_what_cannot_be_looked_at(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["view", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
