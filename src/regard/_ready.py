@@ -6,6 +6,7 @@ key cannot say goes the long way: tensors of other kinds, transforms, autocast, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable
 
 import torch
@@ -17,6 +18,8 @@ from regard.masks import Mask
 
 _MOST = 512
 _runners: dict[Hashable, Runner] = {}
+# A forked child has none of the threads that a runner may count on.
+os.register_at_fork(after_in_child=_runners.clear)
 _compiling = torch.compiler.is_compiling
 _transformed = torch._C._functorch.peek_interpreter_stack
 _modes = torch._C._len_torch_dispatch_stack
