@@ -13,10 +13,10 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-import performance  # noqa: E402
-import tables  # noqa: E402
+import performance  # noqa: E402, after the path is set
+import tables  # noqa: E402, after the path is set
 
-from lessons import render  # noqa: E402
+from lessons import render  # noqa: E402, after the path is set
 
 _MARK = re.compile(r"^<!-- generate: (?P<name>[\w-]+) -->$", re.M)
 GENERATED = {
