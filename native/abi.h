@@ -89,6 +89,9 @@ __attribute__((visibility("default"))) int regard_supported_variants(void);
 // Whether this processor multiplies pairs of bfloat16 faster than float32.
 __attribute__((visibility("default"))) int regard_has_fast_bfloat16(void);
 
+// The digest of the sources that this library was built from, 16 hexadecimal digits; "" where nobody counted.
+__attribute__((visibility("default"))) const char* regard_build(void);
+
 // The kernels' exponentials and hyperbolic tangent, for tests of their accuracy.
 __attribute__((visibility("default"))) void regard_exp(const float* x, float* y, int64_t n);
 __attribute__((visibility("default"))) void regard_exp2(const float* x, float* y, int64_t n);

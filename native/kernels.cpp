@@ -47,6 +47,14 @@ void regard_exp(const float* x, float* y, int64_t n) { regard::apply<regard::exp
 void regard_exp2(const float* x, float* y, int64_t n) { regard::apply<regard::exp2>(x, y, n); }
 void regard_tanh(const float* x, float* y, int64_t n) { regard::apply<regard::tanh>(x, y, n); }
 
+const char* regard_build() {
+#if defined(REGARD_BUILD)
+    return REGARD_BUILD;
+#else
+    return "";
+#endif
+}
+
 int regard_has_fast_bfloat16() {
 #if defined(__x86_64__)
     // AMD's take as long as float32's. On Intel (Sapphire Rapids) tiles of pairs reached 76 GFLOP/s where those of

@@ -38,7 +38,7 @@ class CheckpointError(RegardError, OSError):
 
 
 class StaleError(RegardError, ValueError):
-    """Lazy weights whose query, key or mask was changed in place before they were read."""
+    """What was changed after something was made of it: lazy weights' queries or keys, or the kernels' sources."""
 
 
 class RecordError(RegardError, ValueError):

@@ -13,6 +13,7 @@ import torch
 
 from regard._errors import ArgumentError
 from regard.backends.native.abi import CallView
+from regard.backends.native.sources import check_build
 
 VARIANTS = ("portable", "avx2", "avx512", "avx512_bf16")
 """From the slowest to the fastest; the position of each is its bit in `regard_supported_variants`."""
@@ -119,6 +120,7 @@ threads = _Threads()
 
 def _open(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
+    check_build(library)
     for name in ("regard_forward", "regard_backward", "regard_statistics"):
         function = getattr(library, name)
         function.argtypes, function.restype = (ctypes.POINTER(CallView),), ctypes.c_int
