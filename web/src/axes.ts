@@ -1,15 +1,8 @@
 // The two edges of a map: numbers while cells are small, tokens once there is room for each.
 
+import { t } from "./i18n";
+import type { Ink } from "./scene";
 import type { View } from "./state";
-
-export interface Ink {
-  text: string;
-  faint: string;
-  line: string;
-  accent: string;
-  mark: string;
-  font: string;
-}
 
 export interface Plot {
   left: number;
@@ -25,6 +18,19 @@ function step(pixels: number, room: number): number {
   const least = room / pixels;
   const power = 10 ** Math.floor(Math.log10(Math.max(least, 1)));
   return [1, 2, 5, 10].map((n) => n * power).find((n) => n >= least) ?? 10 * power;
+}
+
+/** `text` cut so that it takes at most `room` pixels. */
+function fitted(ctx: CanvasRenderingContext2D, text: string, room: number): string {
+  if (ctx.measureText(text).width <= room) return text;
+  const points = Array.from(text);
+  let [low, high] = [0, points.length];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (ctx.measureText(`${points.slice(0, middle).join("")}…`).width <= room) low = middle;
+    else high = middle - 1;
+  }
+  return low ? `${points.slice(0, low).join("")}…` : "";
 }
 
 export interface AxisTokens {
@@ -59,11 +65,18 @@ function drawRows(
   ctx.beginPath();
   ctx.rect(0, plot.top - 6, plot.left, plot.height + 12);
   ctx.clip();
-  ctx.textAlign = "right";
-  ctx.textBaseline = "middle";
   const size = Math.min(13, Math.max(10, cell * 0.62));
   const words = cell >= ROOM && tokens.row(Math.floor(view.y0)) !== null;
+  if (!words) {
+    ctx.save();
+    ctx.translate(plot.left < 80 ? 8 : 22, plot.top + plot.height / 2);
+    ctx.rotate(-Math.PI / 2);
+    title(ctx, ink, `← ${t("queries")}`, 0, 0);
+    ctx.restore();
+  }
   const every = words ? 1 : step(cell, 26);
+  ctx.textAlign = "right";
+  ctx.textBaseline = "middle";
   for (let i = Math.ceil(view.y0 / every - 1) * every; i < view.y1; i += every) {
     if (i < Math.floor(view.y0) || i < 0) continue;
     const y = plot.top + (i + 0.5 - view.y0) * cell;
@@ -71,7 +84,7 @@ function drawRows(
     const on = within(i, lit);
     ctx.fillStyle = on ? ink.accent : ink.text;
     ctx.font = `${on && words ? "600 " : ""}${words ? size : 10.5}px ${ink.font}`;
-    ctx.fillText(words ? tokens.row(i)! : i.toLocaleString("en-US"), plot.left - 8, y);
+    ctx.fillText(words ? fitted(ctx, tokens.row(i)!, plot.left - 14) : i.toLocaleString("en-US"), plot.left - 8, y);
     ctx.fillStyle = ink.line;
     if (!words) ctx.fillRect(plot.left - 5, Math.round(y), 4, 1);
   }
@@ -100,6 +113,7 @@ function drawCols(
   const words = cell >= ROOM && tokens.col(Math.floor(view.x0)) !== null;
   const size = Math.min(13, Math.max(10, cell * 0.62));
   const every = words ? 1 : step(cell, 56);
+  if (!words) title(ctx, ink, `${t("keys")} →`, plot.left + plot.width / 2, plot.top - 42);
   for (let j = Math.ceil(view.x0 / every - 1) * every; j < view.x1; j += every) {
     if (j < Math.floor(view.x0) || j < 0) continue;
     const x = plot.left + (j + 0.5 - view.x0) * cell;
@@ -113,7 +127,7 @@ function drawCols(
       ctx.rotate(-Math.PI / 3);
       ctx.textAlign = "left";
       ctx.textBaseline = "middle";
-      ctx.fillText(tokens.col(j)!, 0, 0);
+      ctx.fillText(fitted(ctx, tokens.col(j)!, (plot.top - 12) / Math.sin(Math.PI / 3)), 0, 0);
       ctx.restore();
     } else {
       ctx.textAlign = "center";
@@ -132,6 +146,14 @@ function drawCols(
     plate(ctx, ink, text, Math.min(x + wide / 2 + 6, plot.left + plot.width + 6), plot.top - 15);
   }
   ctx.restore();
+}
+
+function title(ctx: CanvasRenderingContext2D, ink: Ink, text: string, x: number, y: number): void {
+  ctx.font = `11px ${ink.font}`;
+  ctx.fillStyle = ink.faint;
+  ctx.textAlign = "center";
+  ctx.textBaseline = "middle";
+  ctx.fillText(text, x, y);
 }
 
 /** Text on a small plate whose right end is at x. */

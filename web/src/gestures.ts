@@ -4,7 +4,7 @@ export interface GestureTarget {
   /** Pixels the plot is inset by from the element's left and top edge. */
   inset(): { left: number; top: number };
   pan(dx: number, dy: number): void;
-  zoom(factor: number, x: number, y: number): void;
+  zoom(factor: number, x: number, y: number, smooth?: boolean): void;
   hover(x: number, y: number): void;
   leave(): void;
   click(x: number, y: number): void;
@@ -76,7 +76,7 @@ export function listen(element: HTMLElement, target: GestureTarget): void {
   });
   element.addEventListener("dblclick", (event) => {
     const at = place(event);
-    target.zoom(event.shiftKey ? 2 : 0.5, at.x, at.y);
+    target.zoom(event.shiftKey ? 2 : 0.5, at.x, at.y, true);
   });
   element.addEventListener(
     "wheel",

@@ -1,25 +1,27 @@
 // The grid of layers and heads: coloured by a score, or small pictures of their maps.
 
 import { css, inkOn, paint, shades, type Look } from "./colour";
-import { h } from "./dom";
+import { h, prepared } from "./dom";
 import { number, t } from "./i18n";
 import { keyOf, sameHead, type HeadRef, type RecordData } from "./payload";
+import { headName, type Ink, type Scene } from "./scene";
+import { scoreName } from "./scorewords";
 import type { Source } from "./source";
 
 const THUMB = 64;
 
-export interface GridScene {
+interface GridScene {
   record: RecordData;
   at: number;
   left: HeadRef;
   right: HeadRef | null;
   colourBy: string;
   look: Look;
-  ink: { text: string; faint: string; accent: string; second: string; font: string };
+  ink: Ink;
 }
 
 export class Grid {
-  readonly canvas = h("canvas", { class: "grid", tabindex: 0, role: "grid" });
+  readonly canvas = h("canvas", { class: "grid", tabindex: 0, role: "application" });
   readonly note = h("div", { class: "note", "aria-live": "polite" });
   private scene: GridScene | null = null;
   private readonly pictures = new Map<string, HTMLCanvasElement | null>();
@@ -42,7 +44,8 @@ export class Grid {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  show(scene: GridScene): void {
+  show({ record, state, look: chosen, ink }: Scene): void {
+    const scene: GridScene = { record, at: state.left.record, left: state.left, right: state.right, colourBy: state.colourBy, look: chosen, ink };
     this.scene = scene;
     this.canvas.setAttribute("aria-label", t("gridLabel"));
     const look = JSON.stringify([scene.look, scene.at]);
@@ -111,19 +114,16 @@ export class Grid {
     const layer = scene.record.layers[ref.layer];
     if (!layer || ref.record !== scene.at) return;
     const value = scene.colourBy ? this.value(ref) : null;
-    const name = `${t("layer")} ${layer.index} · ${t("head")} ${layer.heads[ref.head]}`;
-    this.note.textContent = value === null ? name : `${name} — ${number(value)}`;
+    const name = headName(layer, ref.head);
+    this.note.textContent = value === null ? name : `${name} — ${scoreName(scene.colourBy)} ${number(Number(value.toPrecision(3)))}`;
   }
 
   private draw(): void {
     const scene = this.scene;
     const { canvas } = this;
-    if (!scene || !canvas.clientWidth) return;
-    const dense = window.devicePixelRatio || 1;
-    canvas.width = Math.round(canvas.clientWidth * dense);
-    canvas.height = Math.round(canvas.clientHeight * dense);
-    const ctx = canvas.getContext("2d")!;
-    ctx.setTransform(dense, 0, 0, dense, 0, 0);
+    if (!scene) return;
+    const ctx = prepared(canvas, canvas.clientWidth, canvas.clientHeight);
+    if (!ctx) return;
     const { x0, y0, cell } = this.size();
     const { layers } = scene.record;
     ctx.font = `10px ${scene.ink.font}`;
@@ -162,7 +162,7 @@ export class Grid {
             ctx.fillText(value >= 10 ? value.toFixed(0) : value.toPrecision(2).replace(/^0\./, "."), x + size / 2, y + size / 2 + 0.5);
           }
         } else {
-          ctx.fillStyle = scene.look.dark ? "#16191f" : "#eeebe3";
+          ctx.fillStyle = scene.ink.hidden;
           ctx.fill();
           const picture = this.picture({ record: scene.at, layer: n, head: m });
           if (picture) {

@@ -1,16 +1,19 @@
 // The map of a head, or of the difference of two: tiles, edges, cursor, marks.
 
-import { drawAxes, type Ink, type Plot } from "./axes";
-import { inkOn, paint, paintDifference, shade, shown, type Look } from "./colour";
+import { drawAxes, type Plot } from "./axes";
+import { paint, paintDifference, type Look } from "./colour";
+import { prepared } from "./dom";
 import { listen } from "./gestures";
 import type { Planes } from "./head";
-import { number, t } from "./i18n";
+import { count, number, t } from "./i18n";
+import { drawLattice, drawMarks, drawNumbers, type Bin } from "./marks";
 import type { HeadRef, LayerData, RecordData } from "./payload";
+import type { Ink } from "./scene";
 import { TILE, type Place, type Source } from "./source";
 import type { Focus, View } from "./state";
 import { covering, Tiles } from "./tiles";
-import { keyToken, label, queryToken } from "./tokens";
-import { clamp, levelOf, moved, whole, zoomed } from "./view";
+import { keyToken, label, queryToken, quoted } from "./tokens";
+import { clamp, levelOf, moved, zoomed } from "./view";
 
 /** What is under the cursor: rows i0 .. i1 and columns j0 .. j1, and their planes once they are known. */
 export interface Probe {
@@ -25,6 +28,7 @@ export interface Probe {
 export interface MapScene {
   a: HeadRef;
   b: HeadRef | null;
+  name: string;
   record: RecordData;
   layer: LayerData;
   hide: number;
@@ -37,7 +41,10 @@ export interface MapScene {
 }
 
 export interface MapEvents {
+  /** The part in view changes under the hand. */
   view(view: View): void;
+  /** It shall change, smoothly. */
+  glide(view: View): void;
   probe(probe: Probe | null): void;
   focus(focus: Focus): void;
   failed(why: string): void;
@@ -45,6 +52,8 @@ export interface MapEvents {
 
 export class MapCanvas {
   readonly canvas = document.createElement("canvas");
+  /** Whether it shares the board with others. */
+  small = false;
   private readonly tiles: Tiles;
   private scene: MapScene | null = null;
   private queued = false;
@@ -53,7 +62,7 @@ export class MapCanvas {
   private last: { x: number; y: number } | null = null;
 
   constructor(
-    source: Source,
+    private readonly source: Source,
     private readonly events: MapEvents,
   ) {
     this.tiles = new Tiles(source, () => this.redraw(true), events.failed);
@@ -62,7 +71,7 @@ export class MapCanvas {
     listen(this.canvas, {
       inset: () => this.plot(),
       pan: (dx, dy) => this.pan(dx, dy),
-      zoom: (factor, x, y) => this.zoom(factor, x, y),
+      zoom: (factor, x, y, smooth) => this.zoom(factor, x, y, smooth),
       hover: (x, y) => this.hover(x, y),
       leave: () => {
         this.last = null;
@@ -77,16 +86,22 @@ export class MapCanvas {
 
   show(scene: MapScene): void {
     this.scene = scene;
-    this.canvas.setAttribute("aria-label", t("mapLabel"));
+    this.canvas.setAttribute("aria-label", `${scene.name}. ${t("mapLabel")}`);
     this.redraw();
+  }
+
+  /** What the edges take of the canvas: across, and down. */
+  margins(small: boolean): [number, number] {
+    const narrow = small || window.innerWidth < 560;
+    return narrow ? [64 + 26, 50 + 8] : [92 + 30, 66 + 8];
   }
 
   /** The rectangle of the matrix inside the canvas. */
   plot(): Plot {
     const { clientWidth: w, clientHeight: h } = this.canvas;
-    const left = w < 480 ? 64 : 96;
-    const top = h < 360 ? 48 : 66;
-    return { left, top, width: Math.max(40, w - left - 30), height: Math.max(40, h - top - 10) };
+    const [across, down] = this.margins(this.small);
+    const [left, top] = across < 100 ? [64, 50] : [92, 66];
+    return { left, top, width: Math.max(40, w - across), height: Math.max(40, h - down) };
   }
 
   /** The view in the scene, kept within what can be shown. */
@@ -113,33 +128,41 @@ export class MapCanvas {
     this.go(moved(view, x, y));
   }
 
-  zoom(factor: number, x?: number, y?: number): void {
+  /** Closer for a factor below 1, around a pixel, or the middle. */
+  zoom(factor: number, x?: number, y?: number, smooth = false): void {
     const plot = this.plot();
     const at = this.cell(x ?? plot.left + plot.width / 2, y ?? plot.top + plot.height / 2);
-    this.go(zoomed(this.view(), factor, at.j, at.i));
+    const view = this.within(zoomed(this.view(), factor, at.j, at.i));
+    if (smooth) this.events.glide(view);
+    else this.events.view(view);
   }
 
   go(view: View): void {
-    const plot = this.plot();
-    this.events.view(clamp(view, this.scene!.layer, plot.width, plot.height));
+    this.events.view(this.within(view));
   }
 
-  fit(): void {
-    this.go(whole(this.scene!.layer));
+  /** `view` within the limits of what this map can show. */
+  within(view: View): View {
+    const plot = this.plot();
+    return clamp(view, this.scene!.layer, plot.width, plot.height);
   }
 
   private level(): { zr: number; zc: number } {
     const plot = this.plot();
     const view = this.view();
     const dense = window.devicePixelRatio || 1;
-    const finest = Math.max(this.finestOf(this.scene!.a), this.scene!.b ? this.finestOf(this.scene!.b) : 0);
+    const finest = Math.max(this.source.finest(this.scene!.a), this.scene!.b ? this.source.finest(this.scene!.b) : 0);
     return {
       zr: Math.max(finest, levelOf((view.y1 - view.y0) / (plot.height * dense))),
       zc: Math.max(finest, levelOf((view.x1 - view.x0) / (plot.width * dense))),
     };
   }
 
-  finestOf: (ref: HeadRef) => number = () => 0;
+  /** Bin (bi, bj) of a level, if its tile is there. */
+  private bin(ref: HeadRef, zr: number, zc: number, bi: number, bj: number): Bin | null {
+    const planes = this.tiles.get(ref, this.scene!.hide, { zr, zc, row: Math.floor(bi / TILE), col: Math.floor(bj / TILE) });
+    return planes ? { planes, n: (bi % TILE) * planes.cols + (bj % TILE) } : null;
+  }
 
   /** What is at a cell, as far as it has been computed. */
   probeAt(i: number, j: number): Probe | null {
@@ -148,11 +171,10 @@ export class MapCanvas {
     if (i < 0 || j < 0 || i >= rows || j >= cols) return null;
     const { zr, zc } = this.level();
     const [bi, bj] = [Math.floor(i) >> zr, Math.floor(j) >> zc];
-    const place = { zr, zc, row: Math.floor(bi / TILE), col: Math.floor(bj / TILE) };
     const read = (ref: HeadRef): Probe["values"] => {
-      const planes = this.tiles.get(ref, scene.hide, place);
-      if (!planes) return null;
-      const n = (bi % TILE) * planes.cols + (bj % TILE);
+      const bin = this.bin(ref, zr, zc, bi, bj);
+      if (!bin) return null;
+      const { planes, n } = bin;
       return { mass: planes.mass[n], max: planes.max[n], lift: planes.lift[n], uniform: planes.uniform[n] };
     };
     return {
@@ -196,7 +218,7 @@ export class MapCanvas {
       const wide = Math.max(b.j - a.j, ((b.i - a.i) / ratio) * (plot.width / plot.height));
       const tall = wide * ratio * (plot.height / plot.width);
       const [x, y] = [(a.j + b.j) / 2, (a.i + b.i) / 2];
-      this.go({ x0: x - wide / 2, x1: x + wide / 2, y0: y - tall / 2, y1: y + tall / 2 });
+      this.events.glide(this.within({ x0: x - wide / 2, x1: x + wide / 2, y0: y - tall / 2, y1: y + tall / 2 }));
     }
     this.redraw();
   }
@@ -218,20 +240,22 @@ export class MapCanvas {
     requestAnimationFrame(() => {
       this.queued = false;
       if (!this.scene || !this.canvas.clientWidth) return;
-      this.draw();
+      this.draw(this.canvas);
       if (fresh && this.last) this.hover(this.last.x, this.last.y);
     });
   }
 
-  private draw(): void {
+  /** The map as it is on the screen, at a density of its own. */
+  picture(dense: number): HTMLCanvasElement {
+    const canvas = document.createElement("canvas");
+    if (this.scene) this.draw(canvas, dense);
+    return canvas;
+  }
+
+  private draw(canvas: HTMLCanvasElement, dense?: number): void {
     const scene = this.scene!;
-    const { canvas } = this;
-    const dense = window.devicePixelRatio || 1;
-    const [width, height] = [Math.round(canvas.clientWidth * dense), Math.round(canvas.clientHeight * dense)];
-    if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
-    const ctx = canvas.getContext("2d")!;
-    ctx.setTransform(dense, 0, 0, dense, 0, 0);
-    ctx.clearRect(0, 0, canvas.clientWidth, canvas.clientHeight);
+    const ctx = prepared(canvas, this.canvas.clientWidth, this.canvas.clientHeight, dense);
+    if (!ctx) return;
     const plot = this.plot();
     const view = this.view();
     const { rows, cols } = scene.layer;
@@ -248,12 +272,16 @@ export class MapCanvas {
     ctx.beginPath();
     ctx.rect(plot.left, plot.top, plot.width, plot.height);
     ctx.clip();
-    ctx.fillStyle = scene.look.dark ? "#16191f" : "#eeebe3";
+    ctx.fillStyle = scene.ink.hidden;
     ctx.fillRect(plot.left, plot.top, plot.width, plot.height);
     ctx.imageSmoothingEnabled = false;
     this.drawTiles(ctx, plot, view, places);
-    this.drawCells(ctx, plot, view);
-    this.drawMarks(ctx, plot, view);
+    const { w, h } = { w: plot.width / (view.x1 - view.x0), h: plot.height / (view.y1 - view.y0) };
+    if (Math.min(w, h) >= 14) drawLattice(ctx, plot, view, scene.look.dark);
+    if (w >= 40 && h >= 17 && !scene.b && !zr && !zc) {
+      drawNumbers(ctx, plot, view, scene.look, scene.ink.font, (i, j) => this.bin(scene.a, 0, 0, i, j));
+    }
+    drawMarks(ctx, plot, view, scene, this.box, this.band);
     ctx.restore();
     ctx.strokeStyle = scene.ink.line;
     ctx.lineWidth = 1;
@@ -265,7 +293,7 @@ export class MapCanvas {
       rows: (cursor ? [cursor.i0, cursor.i1] : focus?.axis === "query" ? [focus.from, focus.to + 1] : null) as [number, number] | null,
       cols: (cursor ? [cursor.j0, cursor.j1] : focus?.axis === "key" ? [focus.at, focus.at + 1] : null) as [number, number] | null,
     };
-    const word = (token: string | null): string | null => (token === null ? null : label(token, 16));
+    const word = (token: string | null): string | null => (token === null ? null : label(token, 20));
     drawAxes(ctx, plot, view, scene.ink, {
       row: (i) => word(queryToken(scene.record, scene.layer, i)),
       col: (j) => word(keyToken(scene.record, j)),
@@ -302,75 +330,15 @@ export class MapCanvas {
     }
   }
 
-  /** Grid lines between large cells, and their numbers once they fit. */
-  private drawCells(ctx: CanvasRenderingContext2D, plot: Plot, view: View): void {
-    const { look, a, b, hide } = this.scene!;
-    const [w, h] = [plot.width / (view.x1 - view.x0), plot.height / (view.y1 - view.y0)];
-    if (Math.min(w, h) < 14) return;
-    ctx.fillStyle = look.dark ? "rgb(255 255 255 / 5%)" : "rgb(0 0 0 / 5%)";
-    for (let i = Math.ceil(view.y0); i < view.y1; i++) ctx.fillRect(plot.left, plot.top + (i - view.y0) * h, plot.width, 1);
-    for (let j = Math.ceil(view.x0); j < view.x1; j++) ctx.fillRect(plot.left + (j - view.x0) * w, plot.top, 1, plot.height);
-    if (w < 40 || h < 17 || b) return;
-    const { zr, zc } = this.level();
-    if (zr || zc) return;
-    ctx.textAlign = "center";
-    ctx.textBaseline = "middle";
-    ctx.font = `${Math.min(13, w / 4)}px ${this.scene!.ink.font}`;
-    for (let i = Math.floor(view.y0); i < view.y1; i++) {
-      for (let j = Math.floor(view.x0); j < view.x1; j++) {
-        const planes = this.tiles.get(a, hide, { zr, zc, row: Math.floor(i / TILE), col: Math.floor(j / TILE) });
-        if (!planes) continue;
-        const n = (i % TILE) * planes.cols + (j % TILE);
-        if (!(planes.uniform[n] > 0)) continue;
-        const value = shown(planes, n, look);
-        ctx.fillStyle = inkOn(shade(look, value));
-        const text = look.scale === "uniform" ? value.toPrecision(2) : value >= 0.0095 ? value.toFixed(2).replace(/^0/, "") : "";
-        ctx.fillText(text, plot.left + (j + 0.5 - view.x0) * w, plot.top + (i + 0.5 - view.y0) * h);
-      }
-    }
-  }
-
-  private drawMarks(ctx: CanvasRenderingContext2D, plot: Plot, view: View): void {
-    const { focus, cursor, found, ink } = this.scene!;
-    const [w, h] = [plot.width / (view.x1 - view.x0), plot.height / (view.y1 - view.y0)];
-    const x = (j: number): number => plot.left + (j - view.x0) * w;
-    const y = (i: number): number => plot.top + (i - view.y0) * h;
-    ctx.strokeStyle = ink.accent;
-    ctx.lineWidth = 1.5;
-    if (focus?.axis === "query") ctx.strokeRect(plot.left - 4, y(focus.from), plot.width + 8, Math.max(1.5, (focus.to + 1 - focus.from) * h));
-    if (focus?.axis === "key") ctx.strokeRect(x(focus.at), plot.top - 4, Math.max(1.5, w), plot.height + 8);
-    ctx.globalAlpha = 0.9;
-    ctx.fillStyle = ink.accent;
-    for (const i of found.rows) if (i + 1 > view.y0 && i < view.y1) ctx.fillRect(plot.left, y(i), 7, Math.max(2, h));
-    for (const j of found.cols) if (j + 1 > view.x0 && j < view.x1) ctx.fillRect(x(j), plot.top, Math.max(2, w), 7);
-    ctx.globalAlpha = 1;
-    if (cursor) {
-      ctx.fillStyle = this.scene!.look.dark ? "rgb(255 255 255 / 22%)" : "rgb(20 20 40 / 16%)";
-      const [cw, ch] = [Math.max(1, (cursor.j1 - cursor.j0) * w), Math.max(1, (cursor.i1 - cursor.i0) * h)];
-      // Hair lines up to the cell; the cell itself keeps its colour.
-      ctx.fillRect(plot.left, y(cursor.i0) + ch / 2 - 0.5, x(cursor.j0) - plot.left, 1);
-      ctx.fillRect(x(cursor.j0) + cw / 2 - 0.5, plot.top, 1, y(cursor.i0) - plot.top);
-      ctx.strokeStyle = ink.accent;
-      ctx.strokeRect(x(cursor.j0) - 0.75, y(cursor.i0) - 0.75, cw + 1.5, ch + 1.5);
-    }
-    if (this.box) {
-      const [x0, y0, x1, y1] = this.box;
-      ctx.setLineDash([5, 4]);
-      ctx.strokeRect(Math.min(x0, x1), Math.min(y0, y1), Math.abs(x1 - x0), Math.abs(y1 - y0));
-      ctx.setLineDash([]);
-    }
-    if (this.band) {
-      ctx.globalAlpha = 0.25;
-      ctx.fillStyle = ink.accent;
-      ctx.fillRect(plot.left, y(this.band[0]), plot.width, Math.max(2, (this.band[1] - this.band[0]) * h));
-      ctx.globalAlpha = 1;
-    }
-  }
-
   /** A short text of a probe, for the live region. */
-  static words(probe: Probe): string {
-    const value = probe.values;
-    const what = !value ? "…" : value.uniform > 0 ? number(value.max) : t("hidden");
-    return `${t("query")} ${probe.i0}, ${t("key")} ${probe.j0}: ${what}`;
+  words(probe: Probe): string {
+    const { record, layer } = this.scene!;
+    const part = (from: number, to: number, token: string | null): string =>
+      to - from > 1 ? `${count(from)}–${count(to - 1)}` : `${count(from)}${token === null ? "" : ` “${quoted(token)}”`}`;
+    const say = (values: Probe["values"]): string => (!values ? "…" : values.uniform > 0 ? number(values.max) : t("hidden"));
+    const row = part(probe.i0, probe.i1, queryToken(record, layer, probe.i0));
+    const col = part(probe.j0, probe.j1, keyToken(record, probe.j0));
+    const other = probe.other ? `; ${say(probe.other)}` : "";
+    return `${t("query")} ${row}, ${t("key")} ${col}: ${say(probe.values)}${other}`;
   }
 }

@@ -1,10 +1,11 @@
 // The whole matrix in a corner, with the part in view.
 
 import { paint, type Look } from "./colour";
-import { h } from "./dom";
+import { h, prepared } from "./dom";
 import type { Planes } from "./head";
 import { t } from "./i18n";
 import type { LayerData } from "./payload";
+import type { Ink } from "./scene";
 import type { View } from "./state";
 
 export interface MiniScene {
@@ -12,7 +13,7 @@ export interface MiniScene {
   layer: LayerData;
   view: View;
   look: Look;
-  accent: string;
+  ink: Ink;
   found: { rows: number[]; cols: number[] };
 }
 
@@ -39,17 +40,13 @@ export class Minimap {
     this.scene = scene;
     const { canvas } = this;
     canvas.setAttribute("aria-label", t("minimapLabel"));
-    const dense = window.devicePixelRatio || 1;
     const wide = canvas.clientWidth;
-    if (!wide) return;
     const { rows, cols } = scene.layer;
     const tall = Math.round(wide * Math.max(0.25, Math.min(1, rows / cols)));
     canvas.style.height = `${tall}px`;
-    canvas.width = Math.round(wide * dense);
-    canvas.height = Math.round(tall * dense);
-    const ctx = canvas.getContext("2d")!;
-    ctx.setTransform(dense, 0, 0, dense, 0, 0);
-    ctx.fillStyle = scene.look.dark ? "#16191f" : "#eeebe3";
+    const ctx = prepared(canvas, wide, tall);
+    if (!ctx) return;
+    ctx.fillStyle = scene.ink.hidden;
     ctx.fillRect(0, 0, wide, tall);
     if (scene.planes) {
       const look = JSON.stringify(scene.look);
@@ -58,7 +55,7 @@ export class Minimap {
       }
       ctx.drawImage(this.image.canvas, 0, 0, wide, tall);
     }
-    ctx.fillStyle = scene.accent;
+    ctx.fillStyle = scene.ink.accent;
     for (const i of scene.found.rows) ctx.fillRect(0, (i / rows) * tall, 4, 1.5);
     for (const j of scene.found.cols) ctx.fillRect((j / cols) * wide, 0, 1.5, 4);
     const { x0, x1, y0, y1 } = scene.view;
@@ -70,7 +67,7 @@ export class Minimap {
       ctx.rect(box[0], box[1], Math.max(box[2], 3), Math.max(box[3], 3));
       ctx.fill("evenodd");
     }
-    ctx.strokeStyle = scene.accent;
+    ctx.strokeStyle = scene.ink.accent;
     ctx.lineWidth = 1.5;
     ctx.strokeRect(box[0], box[1], Math.max(box[2], 3), Math.max(box[3], 3));
   }
