@@ -86,12 +86,13 @@ def one_process(tmp_path: Path) -> Any:
 
 @pytest.mark.skipif(os.name == "nt", reason="gloo with a file as its store is for POSIX")
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_fsdp_shards_it_and_gives_the_same_gradients(one_process: None) -> None:
+@pytest.mark.parametrize("fused", [False, True], ids=["separate", "fused"])
+def test_fsdp_shards_it_and_gives_the_same_gradients(one_process: None, fused: bool) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor import DTensor
 
-    module, plain = make(), make()
+    module, plain = make(fused=fused), make(fused=fused)
     fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
     assert all(isinstance(p, DTensor) for p in module.parameters())
     out, expected = module(tokens()), plain(tokens())
@@ -101,3 +102,8 @@ def test_fsdp_shards_it_and_gives_the_same_gradients(one_process: None) -> None:
     for one, other in zip(module.parameters(), plain.parameters(), strict=True):
         assert isinstance(one.grad, DTensor)
         torch.testing.assert_close(one.grad.full_tensor(), other.grad)
+    saved, expected_keys = module.state_dict(), make().state_dict().keys()
+    assert saved.keys() == expected_keys
+    module.load_state_dict({name: x + 1 for name, x in saved.items()})
+    for name, x in module.state_dict().items():
+        torch.testing.assert_close(x.full_tensor(), plain.state_dict()[name] + 1)

@@ -17,6 +17,7 @@ from regard._errors import ArgumentError
 from regard.adapters._equivalence import assert_equivalent, check_materialised
 from regard.adapters._keys import match
 from regard.nn import CausalAttention, MultiHeadAttention, SelfAttentionV1, SelfAttentionV2
+from regard.nn.fused import as_parameters
 
 _Attention = SelfAttentionV1 | SelfAttentionV2 | CausalAttention | MultiHeadAttention
 
@@ -69,7 +70,7 @@ def _compare(part: _Attention, weights: dict[str, Tensor], name: str) -> None:
     mode, part.training = part.training, False
     try:
         with torch.no_grad():
-            ours = torch.func.functional_call(part, weights, (x,))
+            ours = torch.func.functional_call(part, as_parameters(part, weights), (x,))
             theirs = _by_the_book(part, weights, x)
     finally:
         part.training = mode

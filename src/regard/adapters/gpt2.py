@@ -21,6 +21,7 @@ from regard._errors import ArgumentError, KindError, describe
 from regard.adapters._equivalence import assert_equivalent, check_materialised, in_eval, random_tokens
 from regard.adapters._keys import below, match
 from regard.nn import MultiHeadAttention
+from regard.nn.fused import as_parameters
 
 _HINT = " GPT-2's layers have biases: make the module with qkv_bias=True and out_bias=True."
 
@@ -56,7 +57,7 @@ def load_state_dict(module: MultiHeadAttention, state_dict: Mapping[str, Tensor]
     weights = _split(given)
     x = random_tokens(given["c_attn.weight"], min(5, module.context_length), module.d_in)
     with in_eval(module), torch.no_grad():
-        ours = torch.func.functional_call(module, weights, (x,))
+        ours = torch.func.functional_call(module, as_parameters(module, weights), (x,))
     assert_equivalent("regard's module and GPT-2's steps", ours, _by_gpt2(given, x, module.num_heads))
     module.load_state_dict(weights)
 
@@ -202,7 +203,7 @@ def _by_gpt2(given: Mapping[str, Tensor], x: Tensor, heads: int) -> Tensor:
 
 def _compare(module: MultiHeadAttention, attention: nn.Module) -> None:
     length = min(7, module.context_length)
-    x = random_tokens(module.W_query.weight, length, module.d_in)
+    x = random_tokens(module.out_proj.weight, length, module.d_in)
     hidden = torch.full((length, length), -torch.inf, dtype=x.dtype, device=x.device).triu(1)[None, None]
     with in_eval(module), in_eval(attention), torch.no_grad():
         ours, theirs = module.forward(x), attention.forward(x, attention_mask=hidden)[0]

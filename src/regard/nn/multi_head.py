@@ -15,6 +15,7 @@ from regard.cache import Cache
 from regard.masks import Causal, Everything, Mask
 from regard.masks.base import checked_int
 from regard.nn.checks import check_context_length, check_tokens
+from regard.nn.fused import FusedProjection, project, save_apart
 from regard.nn.prefix import check_cache, join, turn
 from regard.nn.rotary import RotaryEmbedding
 from regard.nn.score_mods import ScoreMods
@@ -48,12 +49,16 @@ class MultiHeadAttention(nn.Module):
             ``nn.RMSNorm`` (Henry et al. 2020); they come before ``rope``.
         sinks: whether each head has a learned logit more in its softmax's denominator (gpt-oss, OpenAI 2025).
         out_bias: whether ``out_proj`` has a bias.
+        fused: whether ``W_query``, ``W_key`` and ``W_value`` are one parameter and one product. The state dict has
+            the same names, so that checkpoints go both ways (it holds copies: writing into it changes no weight). What
+            goes by parameter differs: an optimizer's state, and adapters, which attach to ``in_proj``.
         backend: as in `regard.attention`.
 
     Attributes:
         W_query: linear layer ``d_in → num_heads * head_dim``.
         W_key: linear layer ``d_in → num_kv_heads * head_dim``.
         W_value: likewise.
+        in_proj: with ``fused`` instead of these three, all of their rows in this order.
         out_proj: linear layer ``num_heads * head_dim → d_out``.
         q_norm: norm of queries, or None; ``k_norm`` likewise.
         sinks: parameter ``(num_heads,)``, zero at first, or None.
@@ -87,6 +92,7 @@ class MultiHeadAttention(nn.Module):
         qk_norm: Callable[[int], nn.Module] | None = None,
         sinks: bool = False,
         out_bias: bool = True,
+        fused: bool = False,
         backend: str | None = None,
     ) -> None:
         super().__init__()
@@ -115,9 +121,12 @@ class MultiHeadAttention(nn.Module):
         self.rope = _checked_rope(rope, self.head_dim)
         self.q_norm = _made_norm(qk_norm, self.head_dim)
         self.k_norm = _made_norm(qk_norm, self.head_dim)
-        self.W_query = nn.Linear(d_in, num_heads * self.head_dim, bias=qkv_bias)
-        self.W_key = nn.Linear(d_in, self.num_kv_heads * self.head_dim, bias=qkv_bias)
-        self.W_value = nn.Linear(d_in, self.num_kv_heads * self.head_dim, bias=qkv_bias)
+        self._widths = [heads * self.head_dim for heads in (num_heads, self.num_kv_heads, self.num_kv_heads)]
+        if fused:
+            self.in_proj = FusedProjection(d_in, self._widths, bias=qkv_bias)
+            save_apart(self)
+        else:
+            self.W_query, self.W_key, self.W_value = (nn.Linear(d_in, n, bias=qkv_bias) for n in self._widths)
         self.out_proj = nn.Linear(num_heads * self.head_dim, d_out, bias=out_bias)
         self.register_parameter("sinks", nn.Parameter(torch.zeros(num_heads)) if sinks else None)
 
@@ -199,9 +208,11 @@ class MultiHeadAttention(nn.Module):
             context = x
         else:
             check_tokens("context", context, self.d_in)
-        q = self._split(self.W_query(x), self.num_heads)
-        k = self._split(self.W_key(context), self.num_kv_heads)
-        v = self._split(self.W_value(context), self.num_kv_heads)
+        if "in_proj" in self._modules:
+            q, k, v = project(self.in_proj, self._widths, x, context)
+        else:
+            q, k, v = self.W_query(x), self.W_key(context), self.W_value(context)
+        q, k, v = self._split(q, self.num_heads), self._split(k, self.num_kv_heads), self._split(v, self.num_kv_heads)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = _normed(self.q_norm, q), _normed(self.k_norm, k)
         if self.rope is not None:

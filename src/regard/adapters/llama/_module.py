@@ -146,7 +146,7 @@ def _rope(rotary: Any, layout: Layout) -> RotaryEmbedding:
 
 def _compare(module: MultiHeadAttention, attention: Any, rotary: Any) -> None:
     length = min(_LENGTH, module.context_length)
-    x = random_tokens(module.W_query.weight, length, module.d_in)
+    x = random_tokens(module.out_proj.weight, length, module.d_in)
     allowed = _mask(attention).dense(length, length).to(x.device)
     hidden = torch.zeros(1, 1, length, length, dtype=x.dtype, device=x.device).masked_fill(~allowed, -torch.inf)
     config, places = attention.config, torch.arange(length, device=x.device)[None]

@@ -14,6 +14,7 @@ from regard.adapters._equivalence import assert_equivalent, check_materialised, 
 from regard.adapters._keys import below, match, shapes
 from regard.masks import Everything
 from regard.nn import MultiHeadAttention, half_split_to_interleaved, interleaved_to_half_split
+from regard.nn.fused import as_parameters
 from regard.nn.rotary import Layout
 
 NAMES = {
@@ -68,7 +69,7 @@ def load_state_dict(
     weights = {_renamed(key, _OURS): x for key, x in _turned(module, given, layout, loading=True).items()}
     x = random_tokens(given["q_proj.weight"], min(_LENGTH, module.context_length), module.d_in)
     with in_eval(module), torch.no_grad():
-        ours = torch.func.functional_call(module, weights, (x,))
+        ours = torch.func.functional_call(module, as_parameters(module, weights), (x,))
         theirs = _by_llama(module, given, x, layout)
     assert_equivalent("regard's module and the Llama-style layer", ours, theirs)
     module.load_state_dict(weights)
