@@ -51,7 +51,7 @@ struct RegardCall {
     int64_t batch, kv_heads, group, q_len, k_len, features, value_features;
     float scale, keep_scale;  // keep_scale = 1 / (1 - dropout_p)
     RegardTensor q, k, v, out;
-    float* lse;          // (batch, heads, q_len), contiguous
+    float* lse;          // (batch, heads, q_len), contiguous; forward: written unless null
     float* norms;        // (batch, heads, q_len, 2), contiguous: with a row's two numbers its weights are
                          // 2^(log2 e s - first) * second, which has more digits than exp(s - lse). As exact_out
     float* exact_out;    // (batch, heads, q_len, value_features), contiguous, out before it is rounded: backward's delta
@@ -66,7 +66,7 @@ struct RegardCall {
     // backward only
     RegardTensor grad_out, grad_q, grad_k, grad_v;
     const float* grad_lse;  // (batch, heads, q_len), contiguous, or null
-    float* delta;           // out: sum of grad_out * out a row, less grad_lse; (batch, heads, q_len)
+    float* delta;           // out, unless null: sum of grad_out * out a row, less grad_lse; (batch, heads, q_len)
     // statistics only: lse is an input, 0 for rows that see nothing; null: not wanted
     float* top;            // (batch, heads, q_len): the greatest score
     float* entropy;        // (batch, heads, q_len): sum of weight * (lse - score)

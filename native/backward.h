@@ -140,7 +140,7 @@ struct Backward {
                 shift[r] = c.norms[2 * at];
                 norm[r] = c.norms[2 * at + 1];
                 delta[r] = sum_across(sum) - (c.grad_lse ? c.grad_lse[at] : 0);
-                if (chunk == 0) c.delta[at] = delta[r];
+                if (chunk == 0 && c.delta) c.delta[at] = delta[r];
             }
         }
 

@@ -65,7 +65,8 @@ struct Forward {
 
     // `shift` is log2 e times the row's maximum, `total` its sum of 2^(log2 e s - shift).
     void write(int64_t b, const Row& row, const float* out, float shift, float total) const {
-        float lse = total == 0 ? -INF : float(shift / double(LOG2E) + std::log(total)), share = total == 0 ? 0 : 1 / total;
+        float lse = -INF, share = total == 0 ? 0 : 1 / total;
+        if (total != 0 && (c.lse || c.sinks)) lse = float(shift / double(LOG2E) + std::log(total));
         if (c.sinks) {
             const double sink = c.sinks[row.head], high = lse > sink ? lse : sink;
             const double both = high == -INF ? -INF : high + std::log(std::exp(lse - high) + std::exp(sink - high));
@@ -73,7 +74,7 @@ struct Forward {
             lse = float(both);
         }
         const int64_t at = row_number(c, b, row);
-        c.lse[at] = lse;
+        if (c.lse) c.lse[at] = lse;
         if (c.norms) {
             c.norms[2 * at] = shift == -INF ? 0 : shift;
             c.norms[2 * at + 1] = share;

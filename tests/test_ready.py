@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import regard as rg
 from regard import _ready
@@ -62,6 +63,49 @@ def test_gradients_are_those_of_the_long_way(dtype: torch.dtype, used: list[bool
         for ours, theirs in zip(*(torch.autograd.grad(x.square().sum(), ops) for x in (found, right)), strict=True):
             assert torch.equal(ours, theirs)
     assert used == [False, True, True]
+
+
+@pytest.mark.parametrize("length", [13, 1500])
+def test_gradients_are_laid_out_like_their_operands(length: int, used: list[bool]) -> None:
+    shared = torch.randn(1, 2, 1, 8).expand(1, 2, length, 8)
+    swapped = torch.randn(2, 1, length, 2, 8).transpose(2, 3)
+    for _ in range(2):
+        q, k, v = ops = [x.detach().requires_grad_() for x in (shared, *swapped)]
+        grad_out = torch.randn(1, 2, length, 8)
+        found, right = rg.attention(q, k, v, mask=rg.Causal()), long_way(q, k, v, rg.Causal())
+        ours, theirs = (torch.autograd.grad(x, ops, grad_out) for x in (found, right))
+        assert all(map(torch.equal, ours, theirs))
+        assert [x.stride() for x in ours[1:]] == [x.stride() for x in ops[1:]]
+    assert used == [False, True]
+
+
+def test_another_number_of_threads_in_the_backward_pass() -> None:
+    # Long keys and one head: with two threads the keys are shared out in parts.
+    ops = operands(1, 1, 900, 8, grad=True)
+    outs = [rg.attention(*ops, mask=rg.Causal()) for _ in range(3)]
+    one = torch.autograd.grad(outs[0].square().sum(), ops)
+    torch.set_num_threads(2)
+    try:
+        two = torch.autograd.grad(outs[1].square().sum(), ops)
+    finally:
+        torch.set_num_threads(1)
+    again = torch.autograd.grad(outs[2].square().sum(), ops)
+    assert all(map(torch.equal, one, again))
+    for x, y in zip(one, two, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_what_checkpointing_recomputes_saves_the_same_tensors() -> None:
+    ops = operands(1, 2, 29, 4, grad=True)
+    for _ in range(2):  # the second time the call is ready in both passes, the first time only when it is recomputed
+        again = [x * 1 for x in ops]
+        out = checkpoint(lambda *x: rg.attention(*x, mask=rg.Causal()), *again, use_reentrant=False)
+        for x, y in zip(
+            torch.autograd.grad(out.sum(), ops),
+            torch.autograd.grad(long_way(*ops, rg.Causal()).sum(), ops),
+            strict=True,
+        ):
+            assert torch.equal(x, y)
 
 
 def test_a_second_derivative_is_refused() -> None:

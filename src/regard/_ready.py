@@ -32,7 +32,8 @@ def key_of(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float | No
     """All that a call without further arguments depends on but its numbers; None where that is not so easily said."""
     if _compiling() or not type(q) is type(k) is type(v) is Tensor:
         return None
-    if not q.dim() == k.dim() == v.dim() == 4:
+    q_shape, k_shape, v_shape, dtype = q.shape, k.shape, v.shape, q.dtype
+    if not len(q_shape) == len(k_shape) == len(v_shape) == 4 or k.dtype is not dtype or v.dtype is not dtype:
         return None
     if not (q.is_cpu and k.is_cpu and v.is_cpu) or _autocast("cpu") or _modes() or _transformed() is not None:
         return None
@@ -44,10 +45,9 @@ def key_of(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float | No
             return None
         structure = (type(mask), mask._key())
     learns = _grad() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    return (
-        q.shape, k.shape, v.shape, q.dtype, k.dtype, v.dtype, q.stride(), k.stride(), v.stride(),
-        structure, scale, backend, learns, _threads(),
-    )  # fmt: skip
+    plain = q.is_contiguous() and k.is_contiguous() and v.is_contiguous()
+    strides = None if plain else (q.stride(), k.stride(), v.stride())
+    return q_shape, k_shape, v_shape, dtype, strides, structure, scale, backend, learns, _threads()
 
 
 def find(key: Hashable) -> Runner | None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from regard._call import Call
 from regard.backends.base import Backend, Capabilities, Gathered, Result, Runner
 from regard.backends.native import library, limits, masks, operators, scores, spelling
 from regard.backends.native.function import Attention, Plan, forward
-from regard.backends.native.ready import Ready, ReadyAttention
+from regard.backends.native.ready import Ready, ReadyWithGradient
 from regard.backends.native.scores import Added
 from regard.backends.native.statistics import gather
 
@@ -91,8 +89,8 @@ class Native(Backend):
         ):
             return None
         kept = masks.kernel_mask(call.mask, call.frame, call.group)
-        ready = Ready(Plan(kept, (), call.scale, 0.0, None), call.q.detach(), call.k.detach(), call.v.detach())
-        return partial(ReadyAttention.apply, ready) if call.needs_grad else ready
+        kind = ReadyWithGradient if call.needs_grad else Ready
+        return kind(Plan(kept, (), call.scale, 0.0, None), call.q.detach(), call.k.detach(), call.v.detach())
 
 
 def _learns_scores(call: Call) -> bool:

@@ -86,9 +86,10 @@ def backward(
     grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
     grad_lse = None if grad_lse is None else grad_lse.contiguous()
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
-    delta = torch.empty_like(lse)
-    view = view_of(plan, q, k, v, lse)
-    view.norms, view.exact_out, view.delta = norms.data_ptr(), exact.data_ptr(), delta.data_ptr()
+    delta = None if sinks is None else torch.empty_like(lse)
+    view = view_of(plan, q, k, v)
+    view.norms, view.exact_out = norms.data_ptr(), exact.data_ptr()
+    view.delta = None if delta is None else delta.data_ptr()
     view.grad_out, view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, (grad_out, grad_q, grad_k, grad_v))
     view.grad_lse = None if grad_lse is None else grad_lse.data_ptr()
     view.chunks = chunks_for(batch * k.shape[1], view.threads, k.shape[2])
@@ -103,7 +104,7 @@ def backward(
     run("regard_backward", view)
     grads = [scores.gradient(change, buffers[change]) if change in buffers else None for change in added]
     grad_sinks = None
-    if sinks is not None:
+    if sinks is not None and delta is not None:
         # The sink's value vector is 0, so its score's gradient is its share times -delta.
         share = torch.exp(sinks.float()[:, None] - lse)
         grad_sinks = torch.where(share > 0, -share * delta, 0).sum((0, 2)).to(sinks.dtype)
@@ -140,22 +141,29 @@ class Attention(torch.autograd.Function):
 
 def prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, CallView]:
     """Room for out and lse, and the call that fills them."""
-    batch, heads, q_len, _ = q.shape
-    out = q.new_empty((batch, heads, q_len, v.shape[3]))
-    lse = q.new_empty((batch, heads, q_len), dtype=torch.float32)
-    view = view_of(plan, q, k, v, lse)
+    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    view = forward_view(plan, q, k, v, out, sinks)
+    view.lse = lse.data_ptr()
+    return out, lse, view
+
+
+def forward_view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sinks: Tensor | None) -> CallView:
+    """The C struct of a forward pass into ``out``; lse is not asked for."""
+    view = view_of(plan, q, k, v)
     view.out = TensorView.of(out)
     if sinks is not None:
         view.sinks_kept = sinks.detach().float().contiguous()
         view.sinks = view.sinks_kept.data_ptr()
+    q_len = q.shape[2]
     for n, change in enumerate(plan.changes):
         view.scores[n] = scores.view(change, q_len)
-    tasks = batch * k.shape[1] * -(-view.group * q_len // _TASK_ROWS)
+    tasks = q.shape[0] * k.shape[1] * -(-view.group * q_len // _TASK_ROWS)
     view.chunks = chunks_for(tasks, view.threads, k.shape[2])
-    return out, lse, view
+    return view
 
 
-def view_of(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallView:
+def view_of(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> CallView:
     """The C struct of a call, without what is only forward's or backward's."""
     view = CallView(
         ctypes.sizeof(CallView), DTYPES[q.dtype], library.threads(), library.parallel(),
@@ -163,7 +171,7 @@ def view_of(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> CallVie
         plan.scale, 1 / (1 - plan.dropout_p),
         TensorView.of(q), TensorView.of(k), TensorView.of(v),
     )  # fmt: skip
-    view.lse, view.mask = lse.data_ptr(), plan.mask.view
+    view.mask = plan.mask.view
     view.scores_count, view.dropout = len(plan.changes), plan.seed is not None
     if plan.seed is not None:
         view.seed, view.drop_below = plan.seed, int(plan.dropout_p * 2**32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 from typing import Any
 
 import torch
@@ -12,86 +11,168 @@ from torch import Tensor
 from regard._derivatives import refuse_second
 from regard.backends.native import library
 from regard.backends.native.abi import CallView, TensorView
-from regard.backends.native.function import Plan, Saved, backward, check, prepared
+from regard.backends.native.function import Plan, check, chunks_for, forward_view, view_of
 
-_Copy = tuple[Any, int]
-_first = CallView.q.offset
-_addresses = ["q", "k", "v", "out", "lse", "norms", "exact_out"]
-_tensor = ctypes.sizeof(TensorView)
-assert [getattr(CallView, name).offset - _first for name in _addresses] == [
-    0, _tensor, 2 * _tensor, 3 * _tensor, 4 * _tensor, 4 * _tensor + 8, 4 * _tensor + 16,
-]  # fmt: skip
-_write = struct.Struct("@" + 4 * "Pqqq" + "PPP").pack_into
+_WORD = 8
+_FEW = 4096
+Norms = Any
+"""The norms of few rows are an array of ctypes, which is made much faster than a tensor; else a tensor."""
+
+_address = ctypes.addressof
+_empty_like = torch.empty_like
+_grad = torch.is_grad_enabled
+
+
+def _word(name: str) -> int:
+    """The index of an address in the struct, counted in words of 8 bytes."""
+    offset: int = getattr(CallView, name).offset
+    assert offset % _WORD == 0
+    return offset // _WORD
+
+
+_Q, _K, _V, _OUT, _NORMS, _EXACT = map(_word, ("q", "k", "v", "out", "norms", "exact_out"))
+_GRAD_OUT, _GRAD_Q, _GRAD_K, _GRAD_V = map(_word, ("grad_out", "grad_q", "grad_k", "grad_v"))
+
+
+class Filled:
+    """A C struct that is filled once. A caller takes a copy, writes addresses into it, and gives it back.
+
+    Copies wait in a pool, so that several threads may call at once.
+    """
+
+    def __init__(self, view: CallView, entry: str) -> None:
+        self._bytes = bytes(view)
+        self._run = library.by_address(entry)
+        self.pool: list[tuple[memoryview, int]] = []
+
+    def copy(self) -> tuple[memoryview, int]:
+        """A new copy: its words, and its address."""
+        buffer = ctypes.create_string_buffer(self._bytes, len(self._bytes))
+        return memoryview(buffer).cast("B").cast("Q"), ctypes.addressof(buffer)
+
+    def run(self, copy: tuple[memoryview, int]) -> None:
+        """Call the kernels, and put the copy back."""
+        flag = self._run(copy[1])
+        self.pool.append(copy)
+        if flag:
+            check(flag)
 
 
 class Ready:
-    """Runs a plan without sinks and score changes on operands ``(B, H, L, D)`` laid out like the given ones.
-
-    The C struct is filled once. A call writes its addresses into a copy, and copies go back to a pool, so that several
-    threads may call at once.
-    """
+    """Runs a plan without sinks and score changes on operands ``(B, H, L, D)`` laid out like the given ones."""
 
     def __init__(self, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
-        out, lse, view = prepared(plan, q, k, v, None)
-        self.plan = plan
-        self._filled = bytes(view)
-        self._out_shape, self._rows = tuple(out.shape), tuple(lse.shape)
-        self._count = lse.numel()
-        self._strides = [x.stride()[:3] for x in (q, k, v, out)]
-        self._exact = q.dtype == torch.float32
-        self._copies: list[_Copy] = []
-        self._run = library.by_address("regard_forward")
+        self._plan = plan  # keeps what the struct points to
+        self._out_shape = (*q.shape[:3], v.shape[3])
+        self._like_q = self._out_shape == tuple(q.shape) and q.is_contiguous()
+        out = q.new_empty(self._out_shape)
+        self._filled = Filled(forward_view(plan, q, k, v, out, None), "regard_forward")
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``out (B, H, Lq, Dv)``, without a gradient."""
-        out = q.new_empty(self._out_shape)
-        lse = q.new_empty(self._rows, dtype=torch.float32)
-        self._forward(q, k, v, out, lse.data_ptr(), 0, 0)
+        out = _empty_like(q) if self._like_q else q.new_empty(self._out_shape)
+        filled = self._filled
+        copy = filled.pool.pop() if filled.pool else filled.copy()
+        words = copy[0]
+        words[_Q], words[_K], words[_V], words[_OUT] = q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr()
+        filled.run(copy)
         return out
 
-    def and_save(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """``out (B, H, Lq, Dv)``, and what `saved` takes: each row's three numbers, and out unrounded."""
-        out = q.new_empty(self._out_shape)
-        numbers = q.new_empty(3 * self._count, dtype=torch.float32)
-        exact = out if self._exact else numbers.new_empty(self._out_shape)
-        at = numbers.data_ptr()
-        self._forward(q, k, v, out, at, at + 4 * self._count, 0 if self._exact else exact.data_ptr())
-        return out, numbers, exact
 
-    def saved(self, q: Tensor, k: Tensor, v: Tensor, numbers: Tensor, exact: Tensor) -> Saved:
-        """What backward needs."""
-        lse, norms = numbers[: self._count].view(self._rows), numbers[self._count :].view(*self._rows, 2)
-        return Saved(q, k, v, None, lse, norms, exact)
+class ReadyWithGradient(Ready):
+    """The same with a first derivative."""
 
-    def _forward(self, q: Tensor, k: Tensor, v: Tensor, out: Tensor, lse: int, norms: int, exact: int) -> None:
-        copy = self._copies.pop() if self._copies else None
-        if copy is None:
-            buffer = ctypes.create_string_buffer(self._filled, len(self._filled))
-            copy = buffer, ctypes.addressof(buffer)
-        of_q, of_k, of_v, of_out = self._strides
-        _write(
-            copy[0], _first, q.data_ptr(), *of_q, k.data_ptr(), *of_k, v.data_ptr(), *of_v, out.data_ptr(), *of_out,
-            lse, norms, exact,
+    def __init__(self, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
+        super().__init__(plan, q, k, v)
+        self._float32 = q.dtype == torch.float32
+        self._norms_shape = (*q.shape[:3], 2)
+        floats = 2 * q.shape[:3].numel()
+        self._few: type[ctypes.Array[ctypes.c_float]] | None = ctypes.c_float * floats if floats <= _FEW else None
+        # A gradient is laid out like its operand where the kernels can write it so.
+        self._like = [torch.empty_like(x).stride(-1) == 1 or x.shape[-1] == 1 for x in (q, k, v)]
+        view = view_of(plan, q, k, v)
+        view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, self._gradients(q, k, v))
+        self._owners, self._k_len, self._view = q.shape[0] * k.shape[1], k.shape[2], view
+        self._backward: dict[int, Filled] = {}
+        self._apply = super(torch.autograd.Function, ReadyAttention).apply
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # The base class's own apply: what torch's does before it concerns transforms, under which no call is ready.
+        out: Tensor = self._apply(self, q, k, v)  # type: ignore[no-untyped-call]  # torch's
+        return out
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Norms]:
+        """``out (B, H, Lq, Dv)``, out before it was rounded to its dtype, and the norms of its rows."""
+        out = _empty_like(q) if self._like_q else q.new_empty(self._out_shape)
+        exact = out if self._float32 else out.new_empty(self._out_shape, dtype=torch.float32)
+        norms: Norms
+        if self._few is None:
+            norms = q.new_empty(self._norms_shape, dtype=torch.float32)
+            norms_at = norms.data_ptr()
+        else:
+            norms = self._few()
+            norms_at = _address(norms)
+        filled = self._filled
+        copy = filled.pool.pop() if filled.pool else filled.copy()
+        words = copy[0]
+        words[_Q], words[_K], words[_V], words[_OUT] = q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr()
+        words[_NORMS] = norms_at
+        if exact is not out:
+            words[_EXACT] = exact.data_ptr()
+        filled.run(copy)
+        return out, exact, norms
+
+    def backward(
+        self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, exact: Tensor, norms: Norms
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of q, k and v."""
+        if grad_out.stride(-1) != 1:
+            grad_out = grad_out.contiguous()
+        grads = grad_q, grad_k, grad_v = self._gradients(q, k, v)
+        # A forked child has one thread, and the number may have been changed since.
+        threads = library.threads()
+        filled = self._backward.get(threads) or self._filled_backward(threads)
+        copy = filled.pool.pop() if filled.pool else filled.copy()
+        words = copy[0]
+        words[_Q], words[_K], words[_V] = q.data_ptr(), k.data_ptr(), v.data_ptr()
+        words[_NORMS], words[_EXACT] = _address(norms) if self._few else norms.data_ptr(), exact.data_ptr()
+        words[_GRAD_OUT], words[_GRAD_OUT + 1], words[_GRAD_OUT + 2], words[_GRAD_OUT + 3] = (
+            grad_out.data_ptr(), *grad_out.stride()[:3],
         )  # fmt: skip
-        flag = self._run(copy[1])
-        self._copies.append(copy)
-        check(flag)
+        words[_GRAD_Q], words[_GRAD_K], words[_GRAD_V] = grad_q.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr()
+        filled.run(copy)
+        return grads
+
+    def _gradients(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        of_q, of_k, of_v = self._like
+        return (
+            _empty_like(q) if of_q else q.new_empty(q.shape),
+            _empty_like(k) if of_k else k.new_empty(k.shape),
+            _empty_like(v) if of_v else v.new_empty(v.shape),
+        )
+
+    def _filled_backward(self, threads: int) -> Filled:
+        view = CallView.from_buffer_copy(self._view)
+        view.threads, view.chunks = threads, chunks_for(self._owners, threads, self._k_len)
+        filled = self._backward[threads] = Filled(view, "regard_backward")
+        return filled
 
 
 class ReadyAttention(torch.autograd.Function):
-    """A ready call with its first derivative."""
+    """A ready call as a node of the graph."""
 
     @staticmethod
-    def forward(ctx: Any, ready: Ready, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out, numbers, exact = ready.and_save(q, k, v)
-        ctx.ready = ready
-        ctx.save_for_backward(q, k, v, numbers, exact)
+    def forward(ctx: Any, ready: ReadyWithGradient, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out, exact, norms = ready.forward(q, k, v)
+        ctx.ready, ctx.norms = ready, norms
+        ctx.save_for_backward(q, k, v, exact)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:
-        q, k, v, numbers, exact = ctx.saved_tensors
-        ready: Ready = ctx.ready
+        q, k, v, exact = ctx.saved_tensors
+        if not _grad():
+            return None, *ctx.ready.backward(grad_out, q, k, v, exact, ctx.norms)
         with torch.no_grad():
-            grads = backward(ready.plan, ready.saved(q, k, v, numbers, exact), grad_out, None, ())
-        return None, *refuse_second(grads[:3], (q, k, v, grad_out))
+            grads = ctx.ready.backward(grad_out, q, k, v, exact, ctx.norms)
+        return None, *refuse_second(grads, (q, k, v, grad_out))

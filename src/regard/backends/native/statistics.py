@@ -16,7 +16,8 @@ def gather(call: Call, lse: Tensor, wanted: Gathered) -> None:
     mask = masks.kernel_mask(call.mask, call.frame, call.group)
     plan = Plan(mask, tuple(changes), call.scale, 0.0, None)
     lse = lse.detach().contiguous()
-    view = view_of(plan, call.q, call.k, call.v, lse)
+    view = view_of(plan, call.q, call.k, call.v)
+    view.lse = lse.data_ptr()
     for n, change in enumerate(changes):
         view.scores[n] = scores.view(change, call.q.shape[2])
     view.chunks = chunks_for(call.q.shape[0] * call.k.shape[1], view.threads, call.q.shape[2] * call.group)
