@@ -39,6 +39,7 @@ class Case:
         comparable: whether both ways give the same numbers; dropout does not.
         repeat: calls a timing, for calls too short for the clock.
         slack: seconds by which ours may be longer, a promise instead of the ratio.
+        tokens: of a training step, for its tokens a second.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Case:
     comparable: bool = True
     repeat: int = 1
     slack: float | None = None
+    tokens: int | None = None
 
     @property
     def operands(self) -> tuple[tuple[int, int, int, int], ...]:

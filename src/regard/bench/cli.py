@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from regard.bench.run import Measured, MemoryUse
 
 MEMORY, GROWTH = "memory", "growth"
-WHOLE = "models"
-"""The cases that load whole models: run only when they are asked for."""
 _RIVALS = ("torch", "flex", "eager")
 _MEMORY_TARGET = 3.0
 
@@ -34,7 +32,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "cases",
         nargs="*",
         metavar="CASE",
-        help="cases to run; 'models' are those of whole models (default: all but these; --list names them)",
+        help="cases to run; 'models' are those of whole models, 'training' whole training steps (default: all but "
+        "these; --list names them)",
     )
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument("--quick", action="store_true", help="a few short cases only, in about a minute")
@@ -63,8 +62,10 @@ def run(arguments: argparse.Namespace) -> int:
     from regard.bench.models import MODELS
     from regard.bench.modules import MODULES
     from regard.bench.run import measure, measure_memory
+    from regard.bench.training import TRAINING
 
-    every = (*cases.CASES, *KERNELS, *MODULES, *MODELS)
+    whole = {"models": MODELS, "training": TRAINING}  # minutes each: run only when they are asked for
+    every = (*cases.CASES, *KERNELS, *MODULES, *MODELS, *TRAINING)
     console = Console()
     if arguments.list:
         for case in every:
@@ -74,11 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     rivals = _checked_rivals(arguments.against)
     # Memory first: what timed cases leave with the allocator would hide it.
-    usual = [case for case in every if case not in MODELS and case.rival in rivals]
+    usual = [case for case in (*cases.CASES, *KERNELS, *MODULES) if case.rival in rivals]
     chosen = [case.name for case in usual if case.quick or not arguments.quick]
     wanted = arguments.cases or [*([] if arguments.quick else [MEMORY]), *chosen, GROWTH]
-    if WHOLE in wanted:
-        wanted = [name for name in wanted if name != WHOLE] + [case.name for case in MODELS]
+    wanted = [name for asked in wanted for name in ([c.name for c in whole[asked]] if asked in whole else [asked])]
     unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY, GROWTH})
     if unknown:
         raise ArgumentError(f"no case is named {', '.join(unknown)}. `regard bench --list` names them.")
@@ -109,6 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
                 measured.append(measure(case, torch.device(arguments.device), arguments.runs, limits))
     if measured:
         console.print(_table(measured))
+    for one in measured:
+        if one.rates is not None:
+            console.print(f"{one.case.name}: {one.rates[0]:,.0f} against {one.rates[1]:,.0f} tokens/s", highlight=False)
     if used is not None:
         console.print(
             f"memory: causal forward + backward at {used.tokens:,} tokens holds {used.extra / 1e6:.0f} MB beyond "

@@ -49,6 +49,12 @@ class Measured:
             return self.case.bytes_read / seconds / self.limits.read_bytes
         return self.case.flops / seconds / self.limits.flops
 
+    @property
+    def rates(self) -> tuple[float, float] | None:
+        """Tokens a second, ours and theirs, where the case is a training step."""
+        mine, other = self.pair.medians
+        return None if self.case.tokens is None else (self.case.tokens / mine, self.case.tokens / other)
+
     def record(self) -> dict[str, object]:
         """As JSON takes it."""
         mine, other = self.pair.medians
@@ -63,6 +69,7 @@ class Measured:
             "target": self.case.target,
             "dtype": str(self.case.dtype).removeprefix("torch."),
             "share_of_peak": self.share,
+            "tokens_a_second": self.rates,
             "met": self.met,
             "runs": [list(self.pair.ours), list(self.pair.theirs)],
         }
