@@ -72,10 +72,12 @@ struct RegardCall {
     float* entropy;        // (batch, heads, q_len): sum of weight * (lse - score)
     float* received;       // (chunks, batch, heads, k_len), zeros that gather the weights of all rows
     float* mass;           // (chunks, batch, heads, pool_rows, pool_columns), zeros that gather the weights of a bin;
-    float* peak;           // as mass, zeros that become the greatest weight. Row i is in bin i * pool_rows / q_len
+    float* peak;           // as mass, zeros that become the greatest weight. Row i is in bin i * pool_rows / row_extent,
+    float* lift;           // as mass, zeros that become the greatest product of a weight and its row's factor
+    const float* factors;  // (batch, heads, q_len): at least 0, for lift
     float* best_scores;    // (batch, heads, q_len, best_count), -inf: the greatest scores, of equal ones the lower
     int64_t* best_columns;  // column first, and their columns, -1
-    int64_t pool_rows, pool_columns, best_count;
+    int64_t pool_rows, pool_columns, row_extent, column_extent, best_count;  // column j in j * pool_columns / column_extent
 };
 
 // 0: done; 1: out of memory; 2: the struct of the caller has another size.

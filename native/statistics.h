@@ -42,7 +42,8 @@ struct Statistics {
         int64_t b = 0, chunk = 0;
         Unit* keys = nullptr;
         float *lse = nullptr, *entropy = nullptr, *top = nullptr;
-        float *sums = nullptr, *peaks = nullptr;  // of each bin, by column of the key block
+        float *sums = nullptr, *peaks = nullptr, *lifts = nullptr;  // of each bin, by column of the key block
+        int64_t packed_pair = -1;
         int bin_of[HEIGHT], bins = 0;
         Bin bin[HEIGHT];
         int32_t column_bin[KEYS];
@@ -52,13 +53,14 @@ struct Statistics {
         bool allocate() {
             const int64_t packed = f.depth * f.key_blocks * KEYS;
             state.row = row_memory.get<Row>(HEIGHT);
-            float* at = memory.get<float>(packed + HEIGHT * (f.depth + 2 * W + 1 + 2 * KEYS) + GROUP_ROWS * KEYS + 2 * W);
+            float* at = memory.get<float>(packed + HEIGHT * (f.depth + 2 * W + 1 + 3 * KEYS) + GROUP_ROWS * KEYS + 2 * W);
             if (!state.row || !at) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
             entropy = take(HEIGHT * W);
             top = take(HEIGHT * W);
             sums = take(HEIGHT * KEYS);
             peaks = take(HEIGHT * KEYS);
+            lifts = take(HEIGHT * KEYS);
             state.scores = take(GROUP_ROWS * KEYS);
             lse = take(HEIGHT);
             keys = (Unit*)take(packed + W);
@@ -71,8 +73,11 @@ struct Statistics {
             const int64_t pair = n / c.chunks, kv_head = pair % c.kv_heads;
             chunk = n % c.chunks;
             state.b = b = pair / c.kv_heads;
-            const auto key = [&](int64_t j) { return key_is_seen(c, b, kv_head, j) ? row_of<const In>(c.k, b, kv_head, j) : nullptr; };
-            pack_side_by_side<PANEL>(key, c.k_len, c.features, keys);
+            if (packed_pair != pair) {
+                const auto key = [&](int64_t j) { return key_is_seen(c, b, kv_head, j) ? row_of<const In>(c.k, b, kv_head, j) : nullptr; };
+                pack_side_by_side<PANEL>(key, c.k_len, c.features, keys);
+                packed_pair = pair;
+            }
             for (int64_t first = chunk * HEIGHT; first < f.rows; first += c.chunks * HEIGHT) visit(kv_head, first);
             return true;
         }
@@ -86,6 +91,7 @@ struct Statistics {
                 if (gathers()) {
                     std::memset(sums, 0, bins * KEYS * sizeof(float));
                     if (c.peak) std::memset(peaks, 0, bins * KEYS * sizeof(float));
+                    if (c.lift) std::memset(lifts, 0, bins * KEYS * sizeof(float));
                 }
                 for (int r = 0; r < count; r += GROUP_ROWS) {
                     Group<Unit> group(state, r, count, start, stop);
@@ -104,7 +110,7 @@ struct Statistics {
             }
         }
 
-        bool gathers() const { return c.received || c.mass || c.peak; }
+        bool gathers() const { return c.received || c.mass || c.peak || c.lift; }
 
         void prepare(int64_t kv_head, int64_t first, int count) {
             make_rows(c, b, kv_head, first, count, state.row);
@@ -117,7 +123,7 @@ struct Statistics {
                 store(entropy + r * W, vf{});
                 store(top + r * W, splat(-INF));
                 const int64_t head = b * c.kv_heads * c.group + row.head, pool_rows = c.pool_rows ? c.pool_rows : 1;
-                const Bin now{head * pool_rows + row.index * pool_rows / c.q_len, head};
+                const Bin now{head * pool_rows + (c.pool_rows ? row.index * pool_rows / c.row_extent : 0), head};
                 if (!bins || bin[bins - 1].map_row != now.map_row) bin[bins++] = now;
                 bin_of[r] = bins - 1;
             }
@@ -131,6 +137,8 @@ struct Statistics {
             const float row_lse = lse[r];
             float *const row_sums = sums + bin_of[r] * KEYS, *const row_peaks = peaks + bin_of[r] * KEYS;
             const bool peaked = c.peak, gathered = gathers();
+            float* const row_lifts = c.lift ? lifts + bin_of[r] * KEYS : nullptr;
+            const float factor = c.lift ? c.factors[row_number(c, b, row)] : 0.0f;
             vf sum = load(entropy + r * W), most = splat(-INF);
             const vf largest = splat(std::numeric_limits<float>::max());
             for (int at = span.first; at < span.last; at += W) {
@@ -139,6 +147,7 @@ struct Statistics {
                 most = max(most, score);
                 if (gathered) store(row_sums + at, load(row_sums + at) + p);
                 if (peaked) store(row_peaks + at, max(load(row_peaks + at), p));
+                if (row_lifts) store(row_lifts + at, max(load(row_lifts + at), p * factor));
             }
             store(entropy + r * W, sum);
             store(top + r * W, max(load(top + r * W), most));
@@ -167,10 +176,10 @@ struct Statistics {
         // The sums and peaks of the bins of rows, by column, to their places.
         void hand_on(int64_t start, int count) {
             const int64_t heads = c.batch * c.kv_heads * c.group;
-            if (c.mass || c.peak)
-                for (int j = 0; j < count; ++j) column_bin[j] = int32_t((start + j) * c.pool_columns / c.k_len);
+            if (c.mass || c.peak || c.lift)
+                for (int j = 0; j < count; ++j) column_bin[j] = int32_t((start + j) * c.pool_columns / c.column_extent);
             for (int n = 0; n < bins; ++n) {
-                const float *const sum = sums + n * KEYS, *const peak = peaks + n * KEYS;
+                const float* const sum = sums + n * KEYS;
                 const int64_t map = (chunk * heads * c.pool_rows + bin[n].map_row) * c.pool_columns;
                 if (c.received) {
                     float* const to = c.received + (chunk * heads + bin[n].received_row) * c.k_len + start;
@@ -182,13 +191,19 @@ struct Statistics {
                     for (; j < count && column_bin[j] == column; ++j) total += sum[j];
                     c.mass[map + column] += total;
                 }
-                for (int j = 0; c.peak && j < count;) {
-                    float most = 0;
-                    const int32_t column = column_bin[j];
-                    for (; j < count && column_bin[j] == column; ++j) most = most > peak[j] ? most : peak[j];
-                    float& to = c.peak[map + column];
-                    to = to > most ? to : most;
-                }
+                if (c.peak) raise(peaks + n * KEYS, count, c.peak + map);
+                if (c.lift) raise(lifts + n * KEYS, count, c.lift + map);
+            }
+        }
+
+        // The greatest of each bin's columns to their places in one line of a map.
+        void raise(const float* from, int count, float* line) const {
+            for (int j = 0; j < count;) {
+                float most = 0;
+                const int32_t column = column_bin[j];
+                for (; j < count && column_bin[j] == column; ++j) most = most > from[j] ? most : from[j];
+                float& to = line[column];
+                to = to > most ? to : most;
             }
         }
     };

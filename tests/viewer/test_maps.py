@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.viewer.test_arithmetic import CASES, COLS, HEADS, ROWS, bins, inspected
 
 import regard as rg
+from regard.backends.native import library
 from regard.viewer import maps as module
 from regard.viewer.maps import HeadMaps, coarser
 from regard.viewer.pyramid import Pyramid
@@ -22,8 +24,17 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_COLS", 16)
 
 
+@pytest.fixture(params=["compiled", "in torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to pool: by the kernels, and where they cannot."""
+    if request.param == "in torch":
+        monkeypatch.setattr(HeadMaps, "_box", lambda *_: None)
+    return str(request.param)
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("hide", [0, 3])
+@pytest.mark.usefixtures("way")
 def test_planes_and_weights_are_their_definitions(name: str, hide: int) -> None:
     call = CASES[name]()
     seen = inspected(**call)
@@ -56,6 +67,55 @@ def test_planes_and_weights_are_their_definitions(name: str, hide: int) -> None:
                 bins(uniform[part], zr, zc, "mass"),
             )
             torch.testing.assert_close(planes, torch.stack(wanted), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.skipif(not library.supported(), reason="no kernels were built here")
+@pytest.mark.parametrize(
+    "call",
+    [
+        {},
+        {"mask": rg.Causal() & (rg.SlidingWindow(5) | rg.Prefix(3)), "score_mod": rg.Softcap(3.0)},
+        {"mask": rg.Causal(), "score_mod": rg.Bias(torch.randn(1, HEADS, ROWS, COLS)), "sinks": torch.zeros(HEADS)},
+        {"mask": rg.Document.from_lengths([10, 20, 15]) & rg.Padding(torch.tensor([40, 31]))},
+    ],
+)
+def test_the_kernels_pool_where_they_can(call: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("computed in torch")
+
+    maps = HeadMaps(subject_of(inspected(**call)).layers[0], 0)
+    monkeypatch.setattr(HeadMaps, "_by_column", never)
+    maps.pool(slice(0, ROWS), slice(0, COLS), 1, 1, 2)
+
+
+@pytest.mark.usefixtures("way")
+def test_what_is_left_of_a_row_beside_its_sink() -> None:
+    """With all but 1e-6 of a row on the hidden key, the rest is summed anew: 1 - w has no digits left."""
+    q, k = torch.randn((2, 1, 1, ROWS, 8), generator=torch.Generator().manual_seed(3), dtype=torch.float32).unbind()
+    k[..., 0] = 0
+    k[:, :, 0], q[..., 0] = torch.tensor([16.0 * 8**0.5, *[0.0] * 7]), 1.0
+    seen = rg.inspect(q, k, k, mask=rg.Causal())
+    assert seen.weights[0, 0, 5, 0] > 1 - 1e-4
+    dense = torch.softmax((q.double() @ k.double().mT / 8**0.5)[0, 0, :, 1:].masked_fill(
+        ~torch.ones(ROWS, ROWS - 1, dtype=torch.bool).tril(-1), -torch.inf), -1)  # fmt: skip
+    maps = HeadMaps(subject_of(seen).layers[0], 0)
+    planes = maps.pool(slice(0, ROWS), slice(0, ROWS), 0, 0, 1)
+    torch.testing.assert_close(planes[0, 1:, 1:].double(), dense[1:], atol=1e-6, rtol=1e-4)
+    assert planes[0, :, 0].eq(0).all()
+    assert planes[0, 0].eq(0).all()
+
+
+@pytest.mark.parametrize(("rows", "cols", "mask"), [(37, 45, rg.Causal()), (5000, 5000, rg.SlidingWindow(9))])
+def test_the_strips_of_a_sweep_are_all_rows_once(rows: int, cols: int, mask: rg.Mask, tmp_path: Path) -> None:
+    q, k = torch.randn(1, 1, rows, 4), torch.randn(1, 1, cols, 4)
+    pyramid = Pyramid(HeadMaps(subject_of(rg.inspect(q, k, k, mask=mask)).layers[0], 0), 0, tmp_path / "a.maps")
+    strips = list(pyramid._strips())
+    assert [s.start for s, _ in strips] == [0, *(s.stop for s, _ in strips[:-1])]
+    assert strips[-1][0].stop == rows
+    assert all(s.start % (1 << pyramid.zr) == 0 for s, _ in strips)
+    assert [done for _, done in strips] == sorted({done for _, done in strips})
+    assert strips[-1][1] == 1
+    assert len(strips) == (1 if rows == 37 else 2)
 
 
 @pytest.mark.parametrize(("up", "over"), [(1, 1), (3, 3), (2, 0), (0, 4)])

@@ -124,3 +124,23 @@ def test_rows_that_see_nothing(variant: str) -> None:
     gather(call, torch.zeros(1, 2, 20), Gathered(top=top, entropy=entropy))
     assert top.eq(-torch.inf).all()
     assert entropy.eq(0).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bins_of_a_size_and_products_with_a_factor(variant: str, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bins of 16 rows and 24 columns, the last ones cut off; the greatest product of a weight and its row's factor."""
+    monkeypatch.setattr(library, "threads", lambda: 3)
+    monkeypatch.setattr(library, "parallel", lambda: 0)
+    q, k = torch.randn(2, 4, 391, 12), torch.randn(2, 2, 391, 12)
+    seen = rg.inspect(q, k, k, **CASES[case])
+    factors = torch.rand(2, 4, 391) * 300
+    n, m = -(-391 // 16), -(-391 // 24)
+    mass, peak, lift = torch.zeros(3, 2, 4, n, m).unbind()
+    call = make_call(q, k, k, **CASES[case])
+    gather(call, seen.lse, Gathered(mass=mass, peak=peak, lift=(lift, factors), extent=(n * 16, m * 24)))
+    padded = torch.nn.functional.pad(seen.weights.dense(), (0, m * 24 - 391, 0, n * 16 - 391))
+    binned = padded.unflatten(3, (m, 24)).unflatten(2, (n, 16))
+    lifted = torch.nn.functional.pad(factors, (0, n * 16 - 391)).unflatten(2, (n, 16))[..., None, None] * binned
+    torch.testing.assert_close(mass, binned.sum((3, 5)), rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(peak, binned.amax((3, 5)), rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(lift, lifted.amax((3, 5)), rtol=2e-5, atol=2e-5)

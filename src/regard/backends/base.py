@@ -73,8 +73,10 @@ class Gathered:
         top: ``(B, H, Lq)``, the greatest score of each row.
         entropy: ``(B, H, Lq)``, ``Σ_j w_ij (lse_i - s_ij)``.
         received: ``(B, H, Lk)``, ``Σ_i w_ij``.
-        mass: ``(B, H, n, m)``, the sum of the weights of a bin; row ``i`` is in bin ``⌊i n / Lq⌋``.
+        mass: ``(B, H, n, m)``, the sum of the weights of a bin; row ``i`` is in bin ``⌊i n / extent[0]⌋``.
         peak: ``(B, H, n, m)``, the greatest weight of a bin, as many bins as ``mass`` where both are wanted.
+        lift: ``(B, H, n, m)``, the greatest ``w_ij f_i`` of a bin, and the factors ``f (B, H, Lq)``, at least 0.
+        extent: what ``n`` and ``m`` bins would cover if the last ones were whole; default: ``(Lq, Lk)``.
         best: the ``k`` greatest scores of each row ``(B, H, Lq, k)``, filled with ``-inf``, and their columns, int64
             filled with -1; of equal scores the lower column first.
     """
@@ -84,6 +86,8 @@ class Gathered:
     received: Tensor | None = None
     mass: Tensor | None = None
     peak: Tensor | None = None
+    lift: tuple[Tensor, Tensor] | None = None
+    extent: tuple[int, int] | None = None
     best: tuple[Tensor, Tensor] | None = None
 
 

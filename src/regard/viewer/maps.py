@@ -13,9 +13,12 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from regard._call import Call
 from regard.backends.tile import scores
 from regard.masks import Everything
+from regard.masks.intervals import RowIntervals
 from regard.scores import Bias, ScoreMod
+from regard.viewer import box
 from regard.viewer.subject import Layer
 
 PLANES = ("mass", "max", "lift", "uniform")
@@ -57,14 +60,19 @@ class HeadMaps:
         return self._call.k[entry, own : own + 1].detach()
 
     @cached_property
-    def _ends(self) -> tuple[Tensor, Tensor] | None:
-        """First and last column of each interval of each row, ``(rows, n)``."""
+    def _seen(self) -> RowIntervals | None:
+        """The intervals of columns of each row, ``(1, rows, n)``."""
         found = self._call.mask.intervals(self._call.frame)
         if found is None:
             return None
-        found = found.narrow()
         own = self.layer.entry if found.start.shape[0] > 1 else 0
-        return found.start[own], found.stop[own]
+        entry = slice(own, own + 1)
+        return RowIntervals(found.start[entry], found.stop[entry], found.k_len).narrow()
+
+    @cached_property
+    def _ends(self) -> tuple[Tensor, Tensor] | None:
+        """First and last column of each interval of each row, ``(rows, n)``."""
+        return None if self._seen is None else (self._seen.start[0], self._seen.stop[0])
 
     @cached_property
     def _hides_by_score(self) -> bool:
@@ -80,6 +88,13 @@ class HeadMaps:
         if bool(((start.amax(0) <= cols.start) & (stop.amin(0) >= cols.stop)).any()):
             return True
         return None if bool(((start < cols.stop) & (stop > cols.start)).any()) else False
+
+    def pairs(self) -> Tensor:
+        """How many pairs there are to compute in each row, float64; all of them where the mask has no closed form."""
+        if self._ends is None:
+            return torch.full((self.rows,), float(self.cols), dtype=torch.float64)
+        start, stop = self._ends
+        return (stop - start).sum(1).double().cpu()
 
     def _visible(self, rows: slice, cols: slice) -> Tensor:
         if self._ends is None:
@@ -136,6 +151,10 @@ class HeadMaps:
 
     def _summed(self, rows: slice, first: int) -> Tensor:
         """``lse`` of rows over the columns from ``first`` on, by going over them."""
+        one = self._box(rows, slice(first, self.cols), first)
+        known = None if one is None else box.summed(one)
+        if known is not None:
+            return known
         total = torch.full((rows.stop - rows.start,), -torch.inf, dtype=torch.float64)
         for col in range(first, self.cols, 4 * _COLS):
             cols = slice(col, min(col + 4 * _COLS, self.cols))
@@ -171,6 +190,9 @@ class HeadMaps:
         The box starts at a bin; its last bins may be cut off by the end of the matrix.
         """
         high, wide = 1 << zr, 1 << zc
+        found = self._compiled(rows, cols, high, wide, hide)
+        if found is not None:
+            return found
         bins = -(-(rows.stop - rows.start) // high), -(-(cols.stop - cols.start) // wide)
         out = torch.zeros(4, *bins)
         height = max(_ROWS // high, 1) * high if high <= _ROWS else _ROWS
@@ -180,6 +202,35 @@ class HeadMaps:
             first = (r0 - rows.start) >> zr
             self._add_rows(out[:, first:], by_col, part, high)
         return out
+
+    def _box(self, rows: slice, cols: slice, first: int) -> Call | None:
+        """A box from column ``first`` on as a call of its own, where intervals tell all about what it shows."""
+        if self._seen is None or self._hides_by_score or cols.start >= cols.stop:
+            return None
+        seen = box.within(self._seen, rows, max(first, cols.start), cols.stop)
+        return box.box(self._call, self._q, self._k, (self.layer.entry, self.head), rows, cols, seen)
+
+    def _compiled(self, rows: slice, cols: slice, high: int, wide: int, hide: int) -> Tensor | None:
+        """`pool` by the compiled kernels, or None where they cannot do it."""
+        planes = torch.zeros(4, -(-(rows.stop - rows.start) // high), -(-(cols.stop - cols.start) // wide))
+        if self._ends is not None:
+            cols = slice(cols.start, min(cols.stop, int(self._ends[1][rows].amax())))
+        one = self._box(rows, cols, hide)
+        if one is None:
+            return None
+        lse, seen = self.totals(rows, hide)
+        covered = planes[:, :, : -(-(cols.stop - cols.start) // wide)]
+        if not box.pool(one, lse, seen, high, wide, covered[:3]):
+            return None
+        even = torch.where(seen > 0, 1 / seen.clamp(min=1), 0).double()
+        covered[3] = box.spread(one, even, high, wide)
+        covered[::3] *= self._share(rows.start, planes.shape[1], high)[:, None]
+        return planes
+
+    def _share(self, first: int, bins: int, high: int) -> Tensor:
+        """What a row counts for in each of its bins, the first of which begins at row ``first``."""
+        start = torch.arange(bins) * high + first
+        return 1.0 / ((start + high).clamp(max=self.rows) - start)
 
     def _add_rows(self, out: Tensor, by_col: Tensor, rows: slice, high: int) -> None:
         """Bring rows pooled by column into their bins, which start at the first row of ``rows`` or before it."""
@@ -271,9 +322,8 @@ def coarser(planes: Tensor, rows: int, cols: int, z: int, total: int) -> Tensor:
     own = ((first + (1 << z)).clamp(max=total) - first).float()
     above = (first >> (rows + z)) << (rows + z)
     share = own / ((above + (1 << (rows + z))).clamp(max=total) - above)
-    padded = torch.nn.functional.pad(planes, (0, -m % (1 << cols), 0, -n % (1 << rows)))
-    weighed = torch.nn.functional.pad(share, (0, -n % (1 << rows)))[:, None]
-    grouped = padded.unflatten(2, (-1, 1 << cols)).unflatten(1, (-1, 1 << rows))
-    shares = weighed.unflatten(0, (-1, 1 << rows))[:, :, :, None]
-    mass, uniform = ((grouped[n] * shares).sum((1, 3)) for n in (0, 3))
-    return torch.stack([mass, grouped[1].amax((1, 3)), grouped[2].amax((1, 3)), uniform])
+    bins = 1 << rows, 1 << cols
+    weighed = torch.nn.functional.pad(planes[::3] * share[:, None], (0, -m % bins[1], 0, -n % bins[0]))
+    mass, uniform = torch.nn.functional.avg_pool2d(weighed, bins, divisor_override=1)
+    peaks = torch.nn.functional.max_pool2d(planes[1:3], bins, ceil_mode=True)
+    return torch.stack([mass, *peaks, uniform])

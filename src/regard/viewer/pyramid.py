@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,8 @@ from regard.viewer.maps import HeadMaps, coarser
 BASE_BINS = 4096
 """At most as many bins a side at the finest level that is kept; ``web/src/served.ts`` knows it too."""
 
-_STRIP = 1024
+_STRIP_ROWS, _STRIP_PAIRS = 4096, 1 << 27
+"""Most rows of a strip of a sweep, and about its pairs: a fifth of a second, for others wait meanwhile."""
 
 
 def base_level(length: int) -> int:
@@ -60,17 +61,28 @@ class Pyramid:
             return
         part = self.path.with_suffix(".part")
         base = self._open(part, "w")
-        strip = max(_STRIP, 1 << self.zr) >> self.zr << self.zr
-        for r0 in range(0, self.maps.rows, strip):
+        for rows, done in self._strips():
             turn()
-            rows = slice(r0, min(r0 + strip, self.maps.rows))
             planes = self.maps.pool(rows, slice(0, self.maps.cols), self.zr, self.zc, self.hide)
-            first = r0 >> self.zr
+            first = rows.start >> self.zr
             base[:, first : first + planes.shape[1]] = planes
-            # The longest rows of a causal map come last: progress goes by area.
-            self.done = min((rows.stop / self.maps.rows) ** 2, 0.999)
+            self.done = min(done, 0.999)
         part.replace(self.path)
         self.done = 1.0
+
+    def _strips(self) -> Iterator[tuple[slice, float]]:
+        """The rows of each strip, whole bins of them, and how much of the work is done after it."""
+        bin_rows = 1 << self.zr
+        padded = torch.nn.functional.pad(self.maps.pairs(), (0, -self.maps.rows % bin_rows))
+        work = padded.unflatten(0, (-1, bin_rows)).sum(1).cumsum(0).tolist()
+        most = max(_STRIP_ROWS // bin_rows, 1)
+        first, before = 0, 0.0
+        for n, now in enumerate(work, 1):
+            full = n - first == most or (n < len(work) and work[n] - before > _STRIP_PAIRS)
+            if full or n == len(work):
+                rows = slice(first * bin_rows, min(n * bin_rows, self.maps.rows))
+                yield rows, now / work[-1] if work[-1] else 1.0
+                first, before = n, now
 
     def tile(self, zr: int, zc: int, row: int, col: int, size: int) -> Tensor:
         """Tile ``(row, col)`` of ``size`` bins a side at a level that is not finer than the base."""

@@ -123,9 +123,13 @@ class CallView(ctypes.Structure):
         ("received", c_void_p),
         ("mass", c_void_p),
         ("peak", c_void_p),
+        ("lift", c_void_p),
+        ("factors", c_void_p),
         ("best_scores", c_void_p),
         ("best_columns", c_void_p),
         ("pool_rows", c_int64),
         ("pool_columns", c_int64),
+        ("row_extent", c_int64),
+        ("column_extent", c_int64),
         ("best_count", c_int64),
     )

@@ -21,11 +21,16 @@ def gather(call: Call, lse: Tensor, wanted: Gathered) -> None:
     for n, change in enumerate(changes):
         view.scores[n] = scores.view(change, call.q.shape[2])
     view.chunks = chunks_for(call.q.shape[0] * call.k.shape[1], view.threads, call.q.shape[2] * call.group)
-    summed = {"received": wanted.received, "mass": wanted.mass, "peak": wanted.peak}
+    lift, factors = wanted.lift or (None, None)
+    if lift is not None or wanted.mass is not None or wanted.peak is not None:
+        view.chunks = min(view.chunks, view.threads)  # each has a map of its own
+    summed = {"received": wanted.received, "mass": wanted.mass, "peak": wanted.peak, "lift": lift}
     parts = {name: x.new_zeros((view.chunks, *x.shape)) for name, x in summed.items() if x is not None}
     for name, x in (("top", wanted.top), ("entropy", wanted.entropy), *parts.items()):
         setattr(view, name, None if x is None else x.data_ptr())
-    for pool in (wanted.mass, wanted.peak):
+    view.factors = None if factors is None else factors.data_ptr()
+    view.row_extent, view.column_extent = wanted.extent or (call.q.shape[2], call.k.shape[2])
+    for pool in (wanted.mass, wanted.peak, lift):
         if pool is not None:
             view.pool_rows, view.pool_columns = pool.shape[2:]
     if wanted.best is not None:
@@ -35,4 +40,4 @@ def gather(call: Call, lse: Tensor, wanted: Gathered) -> None:
     for name, part in parts.items():
         whole = summed[name]
         assert whole is not None
-        whole.copy_(part.amax(0) if name == "peak" else part.sum(0))
+        whole.copy_(part.sum(0) if name in ("received", "mass") else part.amax(0))
