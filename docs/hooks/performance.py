@@ -41,24 +41,23 @@ def tables() -> str:
     for name, record in records():
         parts += [f"## {machine(record)}", f"![ratios of time, ours to theirs](figures/{name}.svg)"]
         rows = [
-            "| case | shape | dtype | against | ours | theirs | ours / theirs |",
-            "|---|---|---|---|---:|---:|---:|",
+            "| case | shape | dtype | against | ours | theirs | ours / theirs | promised | of the peak |",
+            "|---|---|---|---|---:|---:|---:|---:|---:|",
         ]
         for case in record.get("cases", []):
             shape = " × ".join(f"{n:,}" for n in case.get("shape", []))
             times = " | ".join(_seconds(case.get(key)) for key in ("seconds", "against_seconds"))
             dtype = case.get("dtype", "float32")
             rows.append(
-                f"| {case['title']} | {shape} | {dtype} | {case['against']} | {times} | **{case['ratio']:.3f}** |"
+                f"| {case['title']} | {shape} | {dtype} | {case['against']} | {times} | **{case['ratio']:.3f}** "
+                f"| {_promise(case)} | {_share(case)} |"
             )
         parts.append("\n".join(rows))
-        memory = record.get("memory")
-        if memory:
+        for memory in record.get("memory") or []:
             parts.append(
-                f"Memory: causal, forward + backward at {memory['tokens']:,} tokens holds "
-                f"{memory['extra'] / 1e6:,.0f} MB "
-                f"beyond inputs, output and gradients ({memory['operands'] / 1e6:,.0f} MB): "
-                f"{memory['ratio']:.2f} of them."
+                f"Memory: {memory['title']} at {memory['tokens']:,} tokens holds {memory['extra'] / 1e6:,.0f} MB "
+                f"beyond what goes in and comes out ({memory['operands'] / 1e6:,.0f} MB): {memory['ratio']:.2f} of it; "
+                f"promised is {memory['target']:g}."
             )
         growth = record.get("growth")
         if growth:
@@ -100,7 +99,22 @@ def figures() -> dict[str, bytes]:
     return made
 
 
+def _promise(case: dict[str, Any]) -> str:
+    target, slack = case.get("target"), case.get("slack")
+    if target is None:
+        return ""
+    mark = "✓" if case.get("met") else "✗"
+    return f"{target:.2f} {mark}" if slack is None else f"+ {slack * 1e6:.0f} µs {mark}"
+
+
+def _share(case: dict[str, Any]) -> str:
+    share = case.get("share_of_peak")
+    return "" if share is None else f"{share:.0%}"
+
+
 def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
+    if value < 1e-3:
+        return f"{value * 1e6:,.1f} µs"
     return f"{value * 1e3:,.1f} ms" if value < 10 else f"{value:,.1f} s"

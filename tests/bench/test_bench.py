@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +15,16 @@ import torch
 import regard as rg
 from regard.backends.native import Native, library
 from regard.bench.cases import CASES, Attend, Case
+from regard.bench.features import FEATURES
+from regard.bench.forced import measure_forced
+from regard.bench.gathering import GATHERING
 from regard.bench.growth import fit, measure_growth
 from regard.bench.kernels import KERNELS
 from regard.bench.limits import Limits
-from regard.bench.memory import peak_extra
+from regard.bench.memory import measure_memory, measure_weights_memory, peak_extra
 from regard.bench.modules import MODULES
 from regard.bench.picture import draw
-from regard.bench.run import DisagreementError, Measured, measure, measure_memory
+from regard.bench.run import DisagreementError, Measured, measure
 from regard.bench.timing import Pair, alternate
 from regard.cli.main import main
 
@@ -28,13 +33,13 @@ needs_kernels = pytest.mark.skipif(library.missing() is not None, reason="no ker
 
 
 def small(case: Case) -> Case:
-    heads = case.shape[1] if case in KERNELS else 2
+    heads = case.shape[1] if case.backend == "native" else 2
     return replace(case, shape=(1, heads, 16_384 if "documents" in case.name else 300, 8), repeat=1)
 
 
 @pytest.mark.parametrize(
     "case",
-    [c for c in (*CASES, *KERNELS, *MODULES) if "documents" not in c.name and c.rival != "flex"],
+    [c for c in (*CASES, *KERNELS, *FEATURES, *GATHERING, *MODULES) if "documents" not in c.name and c.rival != "flex"],
     ids=lambda c: c.name,
 )
 def test_both_ways_of_every_case_agree_and_are_timed(case: Case) -> None:
@@ -67,6 +72,12 @@ def test_functions_take_turns_after_one_warm_up_each() -> None:
     assert len(pair.ours) == 2
 
 
+def test_no_turn_begins_when_the_time_is_over() -> None:
+    slow = alternate(lambda: time.sleep(0.02), lambda: None, runs=100, seconds=0.07)
+    assert 1 < len(slow.ours) == len(slow.theirs) < 10
+    assert len(alternate(lambda: None, lambda: None, runs=100, seconds=0).ours) == 1
+
+
 def test_memory_sees_what_is_held_for_a_moment() -> None:
     def function() -> None:
         held = bytearray(b"\1" * 80_000_000)
@@ -80,6 +91,8 @@ def test_memory_of_attention_is_related_to_its_operands() -> None:
     used = measure_memory(1024, features=16)
     assert used.operands == 8 * 1024 * 16 * 4
     assert used.record()["tokens"] == 1024
+    assert used.target == (3.0 if library.missing() else 1.0)
+    assert measure_weights_memory(1024, features=16).operands == 4 * (4 * 1024 * 16 + 2 * 1024)
 
 
 def test_the_command_prints_a_table_and_saves_a_record(
@@ -90,11 +103,11 @@ def test_the_command_prints_a_table_and_saves_a_record(
     assert main(["bench", "causal", "memory", "--runs", "1", "--tokens", "512", "--json", str(record)]) == 0
     printed = capsys.readouterr().out
     assert "eager" in printed
-    assert "memory: causal forward + backward at 512 tokens" in printed
+    assert "causal forward + backward at 512 tokens" in printed.replace("\n", " ")
     saved = json.loads(record.read_text())
     assert saved["machine"]["threads"] == torch.get_num_threads()
     assert [case["name"] for case in saved["cases"]] == ["causal"]
-    assert saved["memory"]["tokens"] == 512
+    assert [use["tokens"] for use in saved["memory"]] == [512]
 
 
 def test_a_case_without_its_backend_is_left_out_in_words(
@@ -152,7 +165,7 @@ def test_an_overhead_is_met_by_time_and_not_by_ratio() -> None:
 
 def test_an_unknown_rival_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "--against", "numpy"]) == 2
-    assert "--against takes some of torch,flex,eager: got numpy" in capsys.readouterr().err
+    assert "--against takes some of torch,flex,eager,own: got numpy" in capsys.readouterr().err
 
 
 def test_a_picture_is_saved(tmp_path: Path) -> None:
@@ -160,3 +173,47 @@ def test_a_picture_is_saved(tmp_path: Path) -> None:
     growth = fit((1, 2, 3), (100, 200, 400), (1e-3, 2e-3, 4e-3))
     draw([Measured(case, Pair((1.0,), (2.0,)))], growth, tmp_path / "bench.png", "a machine")
     assert (tmp_path / "bench.png").stat().st_size > 5000
+
+
+def test_a_ratio_per_pair_counts_the_pairs_of_each_way() -> None:
+    case = next(c for c in KERNELS if c.name == "native-window-pairs")
+    length = 16_384
+    assert case.pairs == (128 * length - 127 * 64, length * (length + 1) // 2)
+    one = Measured(case, Pair((1.0,), (100.0,)))
+    assert one.record()["ratio"] == one.ratio == pytest.approx(case.pairs[1] / case.pairs[0] / 100)
+
+
+@pytest.mark.parametrize("name", ["learned", "relative", "sinks"])
+def test_what_is_learned_gets_the_same_gradient_both_ways(name: str) -> None:
+    case = next(c for c in FEATURES if c.name == f"native-{name}-backward")
+    if case.missing:
+        pytest.skip(case.missing)
+    q, k, v = torch.randn(3, 1, 8, 130, 8).unbind()
+    (ours,), (theirs,) = (torch.autograd.grad(way(q, k, v).square().sum(), case.learned()) for way in case.make(CPU))
+    assert ours.abs().max() > 0
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@needs_kernels
+def test_a_variant_is_forced_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The slowest processor has this one.
+    case = next(c for c in KERNELS if c.name == "native-overhead")
+    forced: list[str] = []
+    run = subprocess.run
+
+    def seen(command: list[str], **arguments: Any) -> object:
+        forced.append(arguments["env"][library.CHOICE])
+        return run(command, timeout=60, **arguments)
+
+    monkeypatch.setattr(subprocess, "run", seen)
+    measured = measure_forced(replace(case, variant="portable"), CPU, 1)
+    assert forced == ["portable"]
+    assert len(measured.pair.ours) == 1
+
+
+def test_a_variant_that_cannot_run_here_is_left_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "supported", lambda: ("portable",))
+    assert main(["bench", "native-avx2"]) == 0
+    assert "native-avx2 is left out: the avx2 kernels cannot run here" in capsys.readouterr().out.replace("\n", " ")

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from regard._attention import attention
 from regard._dispatch import backend
+from regard.backends.native import library
 from regard.masks import Causal, Document, Mask, SlidingWindow
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -34,12 +35,16 @@ class Case:
         kv_heads: key/value heads, where they are fewer than H.
         q_len: queries, where they are fewer than L.
         visible: query-key pairs of one head that the mask shows, for the share of the machine's peak.
-        rival: what ``--against`` calls the other way.
+        rival: what ``--against`` calls the other way; "own" is another call of ours.
         quick: whether ``--quick`` runs it.
         comparable: whether both ways give the same numbers; dropout does not.
         repeat: calls a timing, for calls too short for the clock.
         slack: seconds by which ours may be longer, a promise instead of the ratio.
         tokens: of a training step, for its tokens a second.
+        pairs: visible pairs of our way and of the other, where the ratio is that of the times a pair.
+        variant: the kernels' instruction set that our way is forced to.
+        graph: whether gradients are wanted, and not computed.
+        learned: gives tensors besides q, k and v of which the backward pass computes the gradient.
     """
 
     name: str
@@ -60,6 +65,10 @@ class Case:
     repeat: int = 1
     slack: float | None = None
     tokens: int | None = None
+    pairs: tuple[int, int] = (1, 1)
+    variant: str | None = None
+    graph: bool = False
+    learned: Callable[[], tuple[Tensor, ...]] = tuple
 
     @property
     def operands(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -84,7 +93,10 @@ class Case:
     @property
     def missing(self) -> str | None:
         """Why the backend of our way is not usable here, or None if it is."""
-        return backend(self.backend).missing()
+        absent = backend(self.backend).missing()
+        if absent is None and self.variant is not None and self.variant not in library.supported():
+            return f"the {self.variant} kernels cannot run here"
+        return absent
 
 
 def eager(mask: Mask) -> Callable[[torch.device], Attend]:

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from regard.bench.growth import Growth
-    from regard.bench.run import Measured, MemoryUse
+    from regard.bench.memory import MemoryUse
+    from regard.bench.run import Measured
 
-MEMORY, GROWTH = "memory", "growth"
-_RIVALS = ("torch", "flex", "eager")
-_MEMORY_TARGET = 3.0
+MEMORY, WEIGHTS_MEMORY, GROWTH = "memory", "weights-memory", "growth"
+_RIVALS = ("torch", "flex", "eager", "own")
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,9 +38,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument("--quick", action="store_true", help="a few short cases only, in about a minute")
     parser.add_argument(
-        "--against", default="torch,flex,eager", help="the other ways to compare with (default: %(default)s)"
+        "--against",
+        default=",".join(_RIVALS),
+        help="the other ways to compare with, 'own' being other calls of regard (default: %(default)s)",
     )
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each way (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="a case begins no new run after so long (default: %(default)g)"
+    )
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     parser.add_argument("--device", default="cpu", help="device of the timings (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=65536, help="length of the memory case (default: %(default)s)")
@@ -55,31 +60,38 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from regard.bench import cases
+    from regard.bench.features import FEATURES
+    from regard.bench.flex import FLEX
+    from regard.bench.forced import measure_forced
+    from regard.bench.gathering import GATHERING
     from regard.bench.growth import measure_growth
     from regard.bench.kernels import KERNELS
     from regard.bench.limits import Limits
     from regard.bench.machine import Machine
+    from regard.bench.memory import measure_memory, measure_weights_memory
     from regard.bench.models import MODELS
     from regard.bench.modules import MODULES
-    from regard.bench.run import measure, measure_memory
+    from regard.bench.run import measure
     from regard.bench.training import TRAINING
 
     whole = {"models": MODELS, "training": TRAINING}  # minutes each: run only when they are asked for
-    every = (*cases.CASES, *KERNELS, *MODULES, *MODELS, *TRAINING)
+    every = (*KERNELS, *FEATURES, *GATHERING, *FLEX, *cases.CASES, *MODULES, *MODELS, *TRAINING)
     console = Console()
     if arguments.list:
         for case in every:
             console.print(f"[bold]{case.name}[/]  {case.title}; against {case.against}", highlight=False)
         console.print(f"[bold]{MEMORY}[/]  peak memory of a causal forward and backward pass", highlight=False)
+        console.print(f"[bold]{WEIGHTS_MEMORY}[/]  peak memory of attention and what is asked of its weights")
         console.print(f"[bold]{GROWTH}[/]  time against visible pairs, from 1,024 to 65,536 tokens", highlight=False)
         return 0
     rivals = _checked_rivals(arguments.against)
     # Memory first: what timed cases leave with the allocator would hide it.
-    usual = [case for case in (*cases.CASES, *KERNELS, *MODULES) if case.rival in rivals]
+    minutes = [case.name for several in whole.values() for case in several]
+    usual = [case for case in every if case.name not in minutes and case.rival in rivals]
     chosen = [case.name for case in usual if case.quick or not arguments.quick]
-    wanted = arguments.cases or [*([] if arguments.quick else [MEMORY]), *chosen, GROWTH]
+    wanted = arguments.cases or [*([] if arguments.quick else [WEIGHTS_MEMORY, MEMORY]), *chosen, GROWTH]
     wanted = [name for asked in wanted for name in ([c.name for c in whole[asked]] if asked in whole else [asked])]
-    unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY, GROWTH})
+    unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY, WEIGHTS_MEMORY, GROWTH})
     if unknown:
         raise ArgumentError(f"no case is named {', '.join(unknown)}. `regard bench --list` names them.")
     for case in every:
@@ -96,29 +108,28 @@ def run(arguments: argparse.Namespace) -> int:
     if limits is not None:
         console.print(str(limits), highlight=False)
     measured: list[Measured] = []
-    used: MemoryUse | None = None
+    used: list[MemoryUse] = []
     growth: Growth | None = None
     for name in wanted:
         with console.status(f"measuring {name} …"):
             if name == MEMORY:
-                used = measure_memory(arguments.tokens)
+                used.append(measure_memory(arguments.tokens))
+            elif name == WEIGHTS_MEMORY:
+                used.append(measure_weights_memory(arguments.tokens // 2))
             elif name == GROWTH:
                 growth = measure_growth(arguments.runs)
             else:
                 case = next(c for c in every if c.name == name)
-                measured.append(measure(case, torch.device(arguments.device), arguments.runs, limits))
+                how = measure if case.variant in (None, machine.kernels) else measure_forced
+                device = torch.device(arguments.device)
+                measured.append(how(case, device, arguments.runs, limits, arguments.seconds))
     if measured:
         console.print(_table(measured))
     for one in measured:
         if one.rates is not None:
             console.print(f"{one.case.name}: {one.rates[0]:,.0f} against {one.rates[1]:,.0f} tokens/s", highlight=False)
-    if used is not None:
-        console.print(
-            f"memory: causal forward + backward at {used.tokens:,} tokens holds {used.extra / 1e6:.0f} MB beyond "
-            f"inputs, output and gradients ({used.operands / 1e6:.0f} MB): {used.ratio:.2f} of them, "
-            f"target {_MEMORY_TARGET:.0f}",
-            highlight=False,
-        )
+    for use in used:
+        console.print(str(use), highlight=False)
     if growth is not None:
         console.print(str(growth), highlight=False)
     if arguments.plot:
@@ -129,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         record: dict[str, object] = {"machine": machine.record(), "cases": [m.record() for m in measured]}
         record["limits"] = None if limits is None else limits.record()
-        record["memory"] = None if used is None else used.record()
+        record["memory"] = [use.record() for use in used]
         record["growth"] = None if growth is None else growth.record()
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"saved {arguments.json}")
@@ -153,7 +164,7 @@ def _table(measured: list[Measured]) -> Table:
     for one in measured:
         mine, other = one.pair.medians
         mark = "[green]✓[/]" if one.met else "[red]✗[/]"
-        figures = (_time(mine), _time(other), f"{one.pair.ratio:.3f}")
+        figures = (_time(mine), _time(other), f"{one.ratio:.3f}")
         share = "" if one.share is None else f"{100 * one.share:.0f} %"
         target = f"{one.case.target:.2f}" if one.case.slack is None else f"+{_time(one.case.slack)}"
         shape = str(one.case.shape)

@@ -23,7 +23,7 @@ def draw(measured: Sequence[Measured], growth: Growth | None, file: Path, title:
     figure = Figure(figsize=(10, 1.5 + 0.3 * max(len(measured), 8)), layout="constrained")
     bars, line = figure.subplots(1, 2, width_ratios=(2, 1))
     names = [one.case.name for one in measured]
-    speedups = [1 / one.pair.ratio for one in measured]
+    speedups = [1 / one.ratio for one in measured]
     bars.barh(names, speedups, color=["tab:green" if one.met else "tab:orange" for one in measured])
     bars.scatter([1 / one.case.target for one in measured], names, marker="|", color="black", s=80, label="promised")
     bars.axvline(1, color="grey", linewidth=1)

@@ -26,14 +26,21 @@ class Pair:
         return statistics.median(self.ours), statistics.median(self.theirs)
 
 
-def alternate(ours: Callable[[], object], theirs: Callable[[], object], runs: int, repeat: int = 1) -> Pair:
+def alternate(
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    runs: int,
+    repeat: int = 1,
+    seconds: float = float("inf"),
+) -> Pair:
     """Run both once to warm up, then ``runs`` times in turn, so that a drift of the machine's speed hits both.
 
-    A run is ``repeat`` calls, and its time that of one.
+    A run is ``repeat`` calls, and its time that of one. No turn begins once ``seconds`` have passed; one always does.
     """
+    began = time.perf_counter()
     ours(), theirs()
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(runs):
+    while len(times[0]) < runs and (not times[0] or time.perf_counter() - began < seconds):
         for spent, function in zip(times, (ours, theirs), strict=True):
             start = time.perf_counter()
             for _ in range(repeat):
