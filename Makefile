@@ -5,7 +5,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 TESTED := .venv/.tested
 
-.PHONY: demo test check bench docs format clean
+.PHONY: demo test check bench docs example format clean
 
 demo: $(READY)
 	$(BIN)/regard demo
@@ -25,6 +25,10 @@ bench: $(READY)
 # Both languages into site/, with no network; every lesson runs.
 docs: $(TESTED)
 	$(BIN)/python docs/build.py
+
+# The record that the documentation shows and the pictures of the viewer, with SmolLM2 and chromium.
+example: $(TESTED)
+	$(BIN)/python docs/example.py
 
 # Every drawn case through kernels that are built with the address and undefined-behaviour sanitizers; CASES=150 for fewer.
 CASES ?= 2000

@@ -13,6 +13,7 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
+import example  # noqa: E402, after the path is set
 import performance  # noqa: E402, after the path is set
 import tables  # noqa: E402, after the path is set
 
@@ -27,7 +28,7 @@ GENERATED = {
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Every lesson's page in the language of the site, and its figures."""
+    """Every lesson's page in the language of the site, its figures, and the page of the example."""
     language = "zh-TW" if config.theme["language"] == "zh-TW" else "en"
     for path in render.lessons():
         page = render.rendered(path)[language]
@@ -37,6 +38,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if language != "en":
         for path in sorted((ROOT / "docs" / "assets").iterdir()):
             files.append(File.generated(config, f"assets/{path.name}", content=path.read_bytes()))
+    else:
+        files.append(File.generated(config, "example/smollm2.html", content=example.page()))
     for name, svg in (tables.mask_figures() | performance.figures()).items():
         files.append(File.generated(config, f"figures/{name}", content=svg))
     return files

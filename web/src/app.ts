@@ -8,7 +8,7 @@ import { Grid } from "./grid";
 import { Header } from "./header";
 import { Help } from "./help";
 import { Hint } from "./hint";
-import { language, preferredLanguage, setLanguage, t, type Language } from "./i18n";
+import { language, preferredLanguage, said, setLanguage, t, type Language } from "./i18n";
 import { obeyKeys, type Commands } from "./keyboard";
 import { Legend } from "./legend";
 import type { MapCanvas, Probe } from "./map";
@@ -48,9 +48,9 @@ export class App implements Commands {
   private readonly reading: Reading;
   private readonly rows: RowRange;
   private readonly overview: Overview;
+  private readonly hint: Hint;
   private readonly card = new Card();
   private readonly help = new Help();
-  private readonly hint = new Hint();
   private readonly progress = h("progress", { max: 1, value: 0, hidden: true });
   private readonly message = h("div", { class: "message", role: "status" });
   private readonly live = h("div", { class: "unseen", "aria-live": "polite" });
@@ -66,6 +66,7 @@ export class App implements Commands {
     const theme = remembered("theme");
     this.dark = theme ? theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
     setLanguage((remembered("language") as Language | null) ?? preferredLanguage());
+    this.hint = new Hint();
     const failed = (why: string): void => this.fail(why);
     const choose = (focus: Focus): void => this.set({ focus });
     this.panels = new Panels(source, {
@@ -209,7 +210,7 @@ export class App implements Commands {
   }
 
   private fail(why: string): void {
-    this.message.textContent = t("failed", { why });
+    this.message.textContent = t("failed", { why: said(why) });
   }
 
   // --- links -------------------------------------------------------------------------------------------------------

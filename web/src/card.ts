@@ -1,7 +1,7 @@
 // The numbers of the cell under the cursor, or of the bin of cells that a pixel holds.
 
 import { h } from "./dom";
-import { count, number, t } from "./i18n";
+import { count, number, said, t } from "./i18n";
 import type { Probe } from "./map";
 import type { Scene } from "./scene";
 import { keyToken, queryToken, quoted } from "./tokens";
@@ -26,7 +26,7 @@ export class Card {
     } else lines.push(h("p", { class: "faint" }, t("pointAt")));
     if (layer.baked && layer.why) {
       const n = count(2 ** layer.baked.level);
-      const words = { why: layer.why, n };
+      const words = { why: said(layer.why), n };
       lines.push(h("p", { class: "note" }, layer.baked.level ? t("baked", words) : t("bakedExact", words)));
     }
     this.element.replaceChildren(...lines);

@@ -60,7 +60,8 @@ export async function tellingRow(source: Source, ref: HeadRef, score: string, re
   const partner = PATTERNS.find(([pattern]) => pattern.test(score))?.[1];
   const tokens = record.tokens;
   if (!partner || !tokens || record.queryTokens) return null;
-  const from = Math.max(0, layer.rows - LOOKED_AT);
+  // In the second half, where there is much to choose from.
+  const from = Math.max(Math.floor(layer.rows / 2), layer.rows - LOOKED_AT);
   const weights = await source.part(ref, from, layer.rows, 0, layer.cols, 0);
   let best = 0.05;
   let row: number | null = null;

@@ -53,29 +53,33 @@ export class Grid {
       this.look = look;
       this.pictures.clear();
     }
-    const widest = Math.max(...scene.record.layers.map((l) => l.heads.length));
     // All layers at once where that leaves cells that can be told apart and hit; else the grid scrolls.
     const room = (this.canvas.parentElement?.clientHeight ?? 0) - 24;
     const fitting = Math.max(15, Math.min(scene.colourBy === "" ? 56 : 32, room / scene.record.layers.length));
-    const cell = Math.max(8, Math.min(fitting, (this.canvas.clientWidth - 30) / widest));
-    this.canvas.style.height = `${Math.ceil(scene.record.layers.length * cell + 24)}px`;
+    const tall = scene.colourBy === "" ? Math.max(8, Math.min(fitting, this.across())) : fitting;
+    this.canvas.style.height = `${Math.ceil(scene.record.layers.length * tall + 24)}px`;
     this.draw();
     this.describe();
   }
 
-  private size(): { x0: number; y0: number; cell: number } {
-    const widest = Math.max(...this.scene!.record.layers.map((l) => l.heads.length));
-    const { clientWidth, clientHeight } = this.canvas;
-    const cell = Math.min((clientWidth - 30) / widest, (clientHeight - 22) / this.scene!.record.layers.length);
-    return { x0: 26, y0: 20, cell };
+  /** Pixels across for each head of the widest layer. */
+  private across(): number {
+    return (this.canvas.clientWidth - 30) / Math.max(...this.scene!.record.layers.map((l) => l.heads.length));
+  }
+
+  /** Cells are square for pictures, and as wide as there is room, up to twice their height, for scores. */
+  private size(): { x0: number; y0: number; wide: number; tall: number } {
+    const tall = (this.canvas.clientHeight - 22) / this.scene!.record.layers.length;
+    const wide = Math.max(4, Math.min(this.across(), this.scene!.colourBy === "" ? tall : 2 * tall));
+    return { x0: 26, y0: 20, wide, tall };
   }
 
   private under(event: MouseEvent): HeadRef | null {
     if (!this.scene) return null;
     const box = this.canvas.getBoundingClientRect();
-    const { x0, y0, cell } = this.size();
-    const head = Math.floor((event.clientX - box.left - x0) / cell);
-    const layer = Math.floor((event.clientY - box.top - y0) / cell);
+    const { x0, y0, wide, tall } = this.size();
+    const head = Math.floor((event.clientX - box.left - x0) / wide);
+    const layer = Math.floor((event.clientY - box.top - y0) / tall);
     const heads = this.scene.record.layers[layer]?.heads.length ?? 0;
     return head >= 0 && head < heads ? { record: this.scene.at, layer, head } : null;
   }
@@ -124,42 +128,42 @@ export class Grid {
     if (!scene) return;
     const ctx = prepared(canvas, canvas.clientWidth, canvas.clientHeight);
     if (!ctx) return;
-    const { x0, y0, cell } = this.size();
+    const { x0, y0, wide, tall } = this.size();
     const { layers } = scene.record;
     ctx.font = `10px ${scene.ink.font}`;
     ctx.fillStyle = scene.ink.faint;
     ctx.textBaseline = "middle";
-    const every = cell < 15 ? 2 : 1;
+    const every = Math.min(wide, tall) < 14 ? 2 : 1;
     layers.forEach((layer, n) => {
       ctx.textAlign = "right";
-      if (n % every === 0) ctx.fillText(String(layer.index), x0 - 6, y0 + (n + 0.5) * cell);
+      if (n % every === 0) ctx.fillText(String(layer.index), x0 - 6, y0 + (n + 0.5) * tall);
     });
     const widest = layers.reduce((a, b) => (b.heads.length > a.heads.length ? b : a));
     widest.heads.forEach((number, n) => {
       ctx.textAlign = "center";
-      if (n % every === 0) ctx.fillText(String(number), x0 + (n + 0.5) * cell, y0 - 9);
+      if (n % every === 0) ctx.fillText(String(number), x0 + (n + 0.5) * wide, y0 - 9);
     });
     const table = scene.record.scores[scene.colourBy];
     const values = (table ?? []).flat().filter((x): x is number => x !== null);
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const colours = shades(scene.look.palette);
-    const gap = cell > 20 ? 1.5 : 1;
+    const gap = tall > 20 ? 1.5 : 1;
     layers.forEach((layer, n) =>
       layer.heads.forEach((_, m) => {
-        const [x, y, size] = [x0 + m * cell + gap / 2, y0 + n * cell + gap / 2, cell - gap];
+        const [x, y, w, h] = [x0 + m * wide + gap / 2, y0 + n * tall + gap / 2, wide - gap, tall - gap];
         ctx.beginPath();
-        ctx.roundRect(x, y, size, size, Math.min(4, cell / 7));
+        ctx.roundRect(x, y, w, h, Math.min(4, tall / 7));
         if (table) {
           const value = table[n]?.[m];
           const share = value === null || value === undefined || !(high > low) ? 0 : (value - low) / (high - low);
           const word = colours[Math.round((0.06 + 0.94 * share) * (colours.length - 1))];
           ctx.fillStyle = value === null || value === undefined ? "transparent" : css(word);
           ctx.fill();
-          if (cell >= 26 && value !== null && value !== undefined && share > 0.5) {
+          if (wide >= 26 && tall >= 14 && value !== null && value !== undefined && share > 0.5) {
             ctx.fillStyle = inkOn(word);
             ctx.textAlign = "center";
             ctx.font = `9px ${scene.ink.font}`;
-            ctx.fillText(value >= 10 ? value.toFixed(0) : value.toPrecision(2).replace(/^0\./, "."), x + size / 2, y + size / 2 + 0.5);
+            ctx.fillText(value >= 10 ? value.toFixed(0) : value.toPrecision(2).replace(/^0\./, "."), x + w / 2, y + h / 2 + 0.5);
           }
         } else {
           ctx.fillStyle = scene.ink.hidden;
@@ -169,7 +173,7 @@ export class Grid {
             ctx.save();
             ctx.clip();
             ctx.imageSmoothingEnabled = true;
-            ctx.drawImage(picture, x, y, size, size);
+            ctx.drawImage(picture, x, y, w, h);
             ctx.restore();
           }
         }
@@ -180,7 +184,7 @@ export class Grid {
       ctx.strokeStyle = colour;
       ctx.lineWidth = width;
       ctx.beginPath();
-      ctx.roundRect(x0 + ref.head * cell, y0 + ref.layer * cell, cell, cell, Math.min(5, cell / 6));
+      ctx.roundRect(x0 + ref.head * wide, y0 + ref.layer * tall, wide, tall, Math.min(5, tall / 6));
       ctx.stroke();
     };
     frame(this.hovered, scene.ink.text, 1.25);

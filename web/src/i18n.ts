@@ -128,12 +128,12 @@ const ZH: Words = {
   scaleLog: "對數",
   scaleLinear: "線性",
   scaleUniform: "× 均勻",
-  scaleHelp: "權重如何對應到顏色。× 均勻:是平均分配的幾倍",
+  scaleHelp: "權重如何對應到顏色。× 均勻：是平均分配的幾倍",
   poolMax: "最大",
   poolMass: "質量",
-  poolHelp: "一個像素包含許多權重時:取最大值,細線與孤點不會消失;或取質量(對查詢取平均、對鍵求和,每列總和為 1)",
+  poolHelp: "一個像素包含許多權重時：取最大值，細線與孤點不會消失；或取質量（對查詢取平均、對鍵求和，每列總和為 1）",
   hideSink: "隱藏匯點",
-  hideHelp: "略去最前面的鍵並重新歸一化;學習到的匯點也一併略去",
+  hideHelp: "略去最前面的鍵並重新歸一化；學習到的匯點也一併略去",
   hideNone: "關",
   contrast: "對比",
   palette: "色盤",
@@ -142,7 +142,7 @@ const ZH: Words = {
   fit: "整個矩陣",
   rows: "查詢",
   search: "尋找詞元",
-  found: "第 {n} 個,共 {all} 個",
+  found: "第 {n} 個，共 {all} 個",
   nothing: "找不到",
   compare: "比較",
   difference: "差異",
@@ -174,17 +174,17 @@ const ZH: Words = {
   ofQueries: "查詢 {a}–{b} 平均讀取的內容",
   ofKey: "誰讀取鍵 {j} {token}",
   sum: "已顯示權重的 {x}",
-  none: "請點選圖中的一列,或此處的詞元。",
+  none: "請點選圖中的一列，或此處的詞元。",
   computing: "計算中 {n} %",
-  failed: "無法顯示:{why}",
-  exact: "每個權重都由 16 位元浮點數的 q 與 k 在此頁算出;在抽樣的列上,與紀錄相差至多 {x}。",
+  failed: "無法顯示：{why}",
+  exact: "每個權重都由 16 位元浮點數的 q 與 k 在此頁算出；在抽樣的列上，與紀錄相差至多 {x}。",
   exactServed: "每個權重都由 Python 以紀錄中原本的 q 與 k 算出。",
-  baked: "此層以彙總圖儲存,因為 {why}:此處每格含 {n} × {n} 對,單一權重請用 rec.serve() 查看。",
-  bakedExact: "此層直接儲存權重,因為 {why}。",
-  caution: "注意力說明一個頭讀了什麼,並不說明模型為何如此回答。",
+  baked: "此層以彙總圖儲存，因為 {why}：此處每格含 {n} × {n} 對，單一權重請用 rec.serve() 查看。",
+  bakedExact: "此層直接儲存權重，因為 {why}。",
+  caution: "注意力說明一個頭讀了什麼，並不說明模型為何如此回答。",
   about: "關於此頁",
-  gridLabel: "層與頭。方向鍵選擇,Enter 開啟。",
-  mapLabel: "注意力圖,縱向為查詢,橫向為鍵。方向鍵移動,加減鍵縮放,0 顯示全部,Shift 加方向鍵逐格閱讀。",
+  gridLabel: "層與頭。方向鍵選擇，Enter 開啟。",
+  mapLabel: "注意力圖，縱向為查詢，橫向為鍵。方向鍵移動，加減鍵縮放，0 顯示全部，Shift 加方向鍵逐格閱讀。",
   minimapLabel: "總覽。拖曳以移動。",
   textLabel: "以權重著色的詞元",
   linesLabel: "由查詢到鍵的連線",
@@ -210,7 +210,7 @@ const ZH: Words = {
   panel: "文字或連線",
   direction: "方向",
   readingLabel: "詞元",
-  hint: "滾輪縮放,拖曳移動,點選一列即可看它讀取什麼。",
+  hint: "滾輪縮放，拖曳移動，點選一列即可看它讀取什麼。",
   firstRow: "顯示的第一個查詢",
   lastRow: "顯示的最後一個查詢",
   keysHelp: [
@@ -230,6 +230,18 @@ const ZH: Words = {
   ],
 };
 
+/** What Python and the parts below say of a page, in its own words, and the same in 繁體中文. */
+const SENTENCES: [RegExp, string][] = [
+  [/^(.*) is a Python function$/s, "$1 是 Python 函式"],
+  [/^positions are up to (\d+) apart$/, "位置相距可達 $1"],
+  [/^this layer holds maps only$/, "此層只存有彙總圖"],
+  [/^the page lacks its part (.*): was it saved whole\?$/, "此頁缺少第 $1 部分：檔案是否完整儲存？"],
+  [/^This browser cannot undo deflate; save the page again with compress=False\.$/, "此瀏覽器無法解開 deflate；請以 compress=False 重新儲存此頁。"],
+  [/^the browser made no picture$/, "瀏覽器未能產生圖片"],
+  [/^Failed to fetch$/, "連不上 Python；它是否仍在執行？"],
+];
+const FACTS: Record<string, string> = { model: "模型", dtype: "數值型別", tokens: "詞元", notes: "備註", device: "裝置", prompt: "提示", title: "標題" };
+
 export type Language = "en" | "zh-Hant";
 let current: Language = "en";
 
@@ -247,6 +259,15 @@ export function t(name: Plain, values: Record<string, string | number> = {}): st
 }
 
 export const keysHelp = (): string[][] => (current === "en" ? EN : ZH).keysHelp;
+
+/** A sentence that was not written here, in the language of the page where it is known. */
+export function said(sentence: string): string {
+  if (current === "en") return sentence;
+  for (const [pattern, words] of SENTENCES) if (pattern.test(sentence)) return sentence.replace(pattern, words);
+  return sentence;
+}
+
+export const factName = (name: string): string => (current === "en" ? name : (FACTS[name] ?? name));
 
 export function count(n: number): string {
   return n.toLocaleString("en-US");

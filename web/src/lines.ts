@@ -88,7 +88,8 @@ export class Lines {
       ctx.fillStyle = focus?.axis === "key" && focus.at === j ? ink.accent : ink.text;
       ctx.fillText(words(j, keyToken(record, j)), b, y(j - k0), wide - b - 4);
     }
-    if (focus?.axis === "query") this.element.scrollTop = y(focus.from - r0) - this.element.clientHeight / 2;
+    // Most of what a query reads stands above it.
+    if (focus?.axis === "query") this.element.scrollTop = y(focus.from - r0) - 0.8 * this.element.clientHeight;
     this.canvas.onclick = (event) => {
       const n = Math.round((event.offsetY - TOP) / LINE);
       if (event.offsetX < wide / 2 && r0 + n < r1 && n >= 0) this.choose({ axis: "query", from: r0 + n, to: r0 + n });

@@ -11,6 +11,8 @@ import { TextView } from "./text";
 import { keyToken, queryToken, quoted } from "./tokens";
 
 const TABLED = 20;
+/** Stands for the token in a sentence until its element takes the place. */
+const MARK = "\u0000";
 
 export interface ReadingEvents {
   choose(focus: Focus): void;
@@ -92,8 +94,12 @@ export class Reading {
     if (asked === this.asked) this.lines.draw(scene, rows, part);
   }
 
-  private name({ record, layer }: Scene, axis: "query" | "key", n: number): string {
-    const token = axis === "query" ? queryToken(record, layer, n) : keyToken(record, n);
+  private token({ record, layer }: Scene, axis: "query" | "key", n: number): string | null {
+    return axis === "query" ? queryToken(record, layer, n) : keyToken(record, n);
+  }
+
+  private name(scene: Scene, axis: "query" | "key", n: number): string {
+    const token = this.token(scene, axis, n);
     return token === null ? "" : `“${quoted(token)}”`;
   }
 
@@ -106,19 +112,22 @@ export class Reading {
       return;
     }
     const along = focus.axis === "key" ? "query" : "key";
-    const sum = kept.reduce((total, n) => total + values[n], 0);
-    const heading =
+    const own = focus.axis === "key" ? focus.at : focus.from;
+    const sum = t("sum", { x: number(Number(kept.reduce((total, n) => total + values[n], 0).toPrecision(3))) });
+    const says = (token: string): string =>
       focus.axis === "key"
-        ? t("ofKey", { j: count(focus.at), token: this.name(scene, "key", focus.at) })
+        ? t("ofKey", { j: count(own), token })
         : focus.from === focus.to
-          ? t("ofQuery", { i: count(focus.from), token: this.name(scene, "query", focus.from) })
+          ? t("ofQuery", { i: count(own), token })
           : t("ofQueries", { a: count(focus.from), b: count(focus.to) });
-    this.caption.textContent = `${heading} — ${t("sum", { x: number(Number(sum.toPrecision(3))) })}`;
+    const [before, after = ""] = says(MARK).split(MARK);
+    const token = this.token(scene, focus.axis, own);
+    this.caption.replaceChildren(before, ...(after && token !== null ? [h("bdi", { class: "token" }, quoted(token, 30))] : []), `${after} — ${sum}`);
     const rows = kept
       .slice(0, TABLED)
       .map((n) => h("tr", {}, h("td", {}, String(n)), h("td", {}, this.name(scene, along, n)), h("td", {}, number(values[n]))));
     this.table.replaceChildren(
-      h("caption", {}, this.caption.textContent),
+      h("caption", {}, `${says(this.name(scene, focus.axis, own))} — ${sum}`),
       h("thead", {}, h("tr", {}, h("th", {}, t(along)), h("th", {}, t("text")), h("th", {}, t("weight")))),
       h("tbody", {}, ...rows),
     );

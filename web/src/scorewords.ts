@@ -7,11 +7,11 @@ type Words = [name: string, story: string];
 const WORDS: [RegExp, { en: Words; "zh-Hant": Words }][] = [
   [/^sink_mass_1$/, {
     en: ["Attention sink", "Rests on the first token, whatever it says: weight that is of no use elsewhere."],
-    "zh-Hant": ["注意力匯點", "停在第一個詞元上,無論其內容為何:別處用不到的權重放在這裡。"],
+    "zh-Hant": ["注意力匯點", "停在第一個詞元上，無論其內容為何：別處用不到的權重放在這裡。"],
   }],
   [/^sink_mass_(\d+)$/, {
     en: ["Sink, first $1", "The share of weight that the first $1 tokens receive."],
-    "zh-Hant": ["匯點(前 $1 個)", "前 $1 個詞元得到的權重比例。"],
+    "zh-Hant": ["匯點（前 $1 個）", "前 $1 個詞元得到的權重比例。"],
   }],
   [/^sink_rate$/, {
     en: ["Sink rate", "1 where the first token receives more than 0.3 of the weight on average."],
@@ -31,7 +31,7 @@ const WORDS: [RegExp, { en: Words; "zh-Hant": Words }][] = [
   }],
   [/^(?:induction|prefix_matching)$/, {
     en: ["Induction", "Finds where this token stood before and reads what came next."],
-    "zh-Hant": ["歸納頭", "找到此詞元先前的位置,讀取接在其後的詞元。"],
+    "zh-Hant": ["歸納頭", "找到此詞元先前的位置，讀取接在其後的詞元。"],
   }],
   [/^duplicate_token$/, {
     en: ["Duplicate token", "Reads earlier copies of this token."],
@@ -47,11 +47,11 @@ const WORDS: [RegExp, { en: Words; "zh-Hant": Words }][] = [
   }],
   [/^entropy$/, {
     en: ["Entropy", "How spread out its weights are, in nats."],
-    "zh-Hant": ["熵", "權重分散的程度,以奈特為單位。"],
+    "zh-Hant": ["熵", "權重分散的程度，以奈特為單位。"],
   }],
   [/^effective_tokens$/, {
     en: ["Effective tokens", "How many tokens a query reads, were they read equally."],
-    "zh-Hant": ["有效詞元數", "若平均讀取,一個查詢讀了幾個詞元。"],
+    "zh-Hant": ["有效詞元數", "若平均讀取，一個查詢讀了幾個詞元。"],
   }],
   [/^relative_entropy$/, {
     en: ["Relative entropy", "1 where it spreads evenly over all it sees."],

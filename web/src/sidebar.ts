@@ -4,7 +4,7 @@ import { css, inkOn, shades } from "./colour";
 import { h } from "./dom";
 import { factsOf, type Fact, type Top } from "./facts";
 import { Grid } from "./grid";
-import { number, t } from "./i18n";
+import { factName, number, t } from "./i18n";
 import type { PageData } from "./payload";
 import { keyOf, sameHead } from "./payload";
 import { headName, type Scene } from "./scene";
@@ -93,7 +93,7 @@ export class Sidebar {
   private colophon(): HTMLElement {
     const { data } = this;
     const facts = data.records.flatMap((record) =>
-      Object.entries(record.facts).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, quoted(value, 200)))),
+      Object.entries(record.facts).map(([name, value]) => h("div", {}, h("dt", {}, factName(name)), h("dd", {}, quoted(value, 200)))),
     );
     const deviation = Math.max(0, ...data.records.map((record) => record.deviation ?? 0));
     const promise = data.server ? t("exactServed") : t("exact", { x: number(Number(deviation.toPrecision(2))) });

@@ -38,7 +38,14 @@ export class TextView {
     parts.push(body);
     this.element.replaceChildren(...parts);
     this.element.onclick = (event) => this.clicked(event, scene, along);
-    this.element.querySelector(".self")?.scrollIntoView({ block: "nearest" });
+    this.reveal(this.element.querySelector<HTMLElement>(".self"));
+  }
+
+  /** Scroll to a token, but never the page around the text. */
+  private reveal(token: HTMLElement | null): void {
+    if (!token) return;
+    const [box, own] = [this.element.getBoundingClientRect(), token.getBoundingClientRect()];
+    if (own.top < box.top || own.bottom > box.bottom) this.element.scrollTop += own.top - box.top - 0.72 * box.height;
   }
 
   private painter(scene: Scene, values: Float32Array | null, kept: number[], token: (n: number) => string | null): (n: number) => HTMLElement {
