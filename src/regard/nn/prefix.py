@@ -30,25 +30,28 @@ def check_cache(cache: object, context: Tensor | None) -> None:
         )
 
 
-def turn(rope: RotaryEmbedding, q: Tensor, k: Tensor, positions: Tensor | None, cache: Cache | None) -> list[Tensor]:
+def turn(
+    rope: RotaryEmbedding, q: Tensor, k: Tensor, positions: Tensor | None, cache: Cache | None
+) -> tuple[Tensor, Tensor]:
     """``q`` and ``k`` turned by ``positions``, by default the running index from the end of the cache on.
 
     Raises:
         UnsupportedError: frequencies that follow the length of the sequence, while a cache holds turned keys.
     """
     past = 0 if cache is None else cache.length
-    if positions is None:
-        positions = torch.arange(past, past + q.shape[-2], device=q.device)
-    turned = rope(q, k, positions)
+    turned: tuple[Tensor, Tensor] = rope.turn_run(q, k, past) if positions is None else rope(q, k, positions)
     limit = None if cache is None or rope.scaling is None else rope.scaling.trained_length
-    if limit is not None and positions.numel() and int(positions.max()) >= limit:
+    if limit is None or not q.shape[-2]:
+        return turned
+    last = past + q.shape[-2] - 1 if positions is None else int(positions.max())
+    if last >= limit:
         reason = f"{rope.scaling!r} turns all keys anew when a sequence grows beyond {limit} tokens"
         raise UnsupportedError(
-            f"a cache keeps keys that have been turned, and {reason}: got a token at position {int(positions.max())}. "
+            f"a cache keeps keys that have been turned, and {reason}: got a token at position {last}. "
             "Give the whole sequence without a cache, or use YaRN.",
             [reason],
         )
-    return list(turned)
+    return turned
 
 
 def join(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -10,8 +12,12 @@ from torch import Tensor, nn
 from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard.masks.base import checked_int
 from regard.nn.rotary_scaling import RotaryScaling, plain_frequencies
+from regard.nn.turning import turned
 
 Layout = Literal["half-split", "interleaved"]
+_modes = torch._C._len_torch_dispatch_stack
+_SHARED = 1 << 22
+"""The most angles, counted by feature, that layers keep for one another: 16 MiB of cosines and sines."""
 
 
 class RotaryEmbedding(nn.Module):
@@ -22,7 +28,7 @@ class RotaryEmbedding(nn.Module):
     ``q · k`` depends on the two positions by their difference alone. Features from ``dim`` on are left as they are.
 
     Angles are computed in float64 and the turn in float32 (float64 for float64 inputs); the result has the input's
-    dtype. Nothing is stored: any position will do, and the module adds nothing to a state dict.
+    dtype. Any position will do, and the module adds nothing to a state dict.
 
     Args:
         dim: features that are turned, even; a head may have more.
@@ -80,6 +86,23 @@ class RotaryEmbedding(nn.Module):
         cos, sin = self._turns(positions)
         return self._turned(q, cos, sin), self._turned(k, cos, sin)
 
+    def turn_run(self, q: Tensor, k: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """As `forward` with the positions ``start, start + 1, …``; the layers of a model share the angles."""
+        length = q.shape[-2]
+        if not self._shares(q, length):
+            turned_both: tuple[Tensor, Tensor] = self(q, k, torch.arange(start, start + length, device=q.device))
+            return turned_both
+        dtype = torch.float64 if q.dtype == torch.float64 else torch.float32
+        cos, sin = _angles(self.dim, self.base, self.scaling, start, length, q.device, dtype)
+        return self._turned(q, cos, sin), self._turned(k, cos, sin)
+
+    def _shares(self, q: Tensor, length: int) -> bool:
+        """Whether the angles of a call may be kept: no graph or other mode, and `forward` does what it does here."""
+        plain = type(self) is RotaryEmbedding and not (self._forward_hooks or self._forward_pre_hooks)
+        kept = length * self.dim <= _SHARED and isinstance(self.scaling, Hashable)
+        eager = type(q) is Tensor and q.is_floating_point() and not (torch.compiler.is_compiling() or _modes())
+        return plain and kept and eager
+
     def _check(self, name: str, x: Tensor, positions: Tensor) -> None:
         if not isinstance(x, Tensor) or not x.is_floating_point():
             raise KindError(f"{name} must be a floating-point tensor: got {describe(x)}.")
@@ -92,39 +115,59 @@ class RotaryEmbedding(nn.Module):
 
     def frequencies(self, positions: Tensor) -> Tensor:
         """Radians a token ``(dim / 2,)``, float64, of a call whose tokens stand at ``positions``."""
-        if self.scaling is None:
-            return plain_frequencies(self.dim, self.base, positions.device)
-        return self.scaling.frequencies(self.dim, self.base, positions)
+        return _frequencies(self.dim, self.base, self.scaling, positions)
 
     @property
     def magnitude(self) -> float:
         """The factor of turned queries and of turned keys."""
-        return 1.0 if self.scaling is None else self.scaling.magnitude
+        return _magnitude(self.scaling)
 
     def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosine and sine ``(L, dim / 2)`` or ``(B, 1, L, dim / 2)``, float64, times the magnitude."""
-        angle = positions.double()[..., None] * self.frequencies(positions)
-        angle = angle.unsqueeze(-3) if positions.ndim == 2 else angle
-        return angle.cos() * self.magnitude, angle.sin() * self.magnitude
+        """Cosine and sine ``(L, dim / 2)`` or ``(B, 1, L, dim / 2)``."""
+        cos, sin = _turns(self.dim, self.base, self.scaling, positions)
+        return (cos.unsqueeze(-3), sin.unsqueeze(-3)) if positions.ndim == 2 else (cos, sin)
 
     def _turned(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        working = torch.float64 if x.dtype == torch.float64 else torch.float32
-        cos, sin = cos.to(working), sin.to(working)
         # One dim between batch and heads for each leading dim more than (B, H, L, D) has.
         while 2 < cos.ndim < x.ndim:
             cos, sin = cos.unsqueeze(1), sin.unsqueeze(1)
-        turned, rest = x[..., : self.dim].to(working), x[..., self.dim :]
-        if self.layout == "half-split":
-            a, b = turned.chunk(2, -1)
-            pairs = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-        else:
-            a, b = turned[..., ::2], turned[..., 1::2]
-            pairs = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
-        return torch.cat([pairs.to(x.dtype), rest], -1)
+        return turned(x, cos, sin, self.dim, half_split=self.layout == "half-split")
 
     def extra_repr(self) -> str:
         scaling = "" if self.scaling is None else f", scaling={self.scaling!r}"
         return f"{self.dim}, base={self.base}, layout={self.layout!r}{scaling}"
+
+
+def _frequencies(dim: int, base: float, scaling: RotaryScaling | None, positions: Tensor) -> Tensor:
+    return (
+        plain_frequencies(dim, base, positions.device) if scaling is None else scaling.frequencies(dim, base, positions)
+    )
+
+
+def _magnitude(scaling: RotaryScaling | None) -> float:
+    return 1.0 if scaling is None else scaling.magnitude
+
+
+def _turns(dim: int, base: float, scaling: RotaryScaling | None, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine ``(…, L, dim / 2)``, float64, times the magnitude."""
+    angle = positions.double()[..., None] * _frequencies(dim, base, scaling, positions)
+    return angle.cos() * _magnitude(scaling), angle.sin() * _magnitude(scaling)
+
+
+@lru_cache(maxsize=4)
+def _angles(
+    dim: int,
+    base: float,
+    scaling: RotaryScaling | None,
+    start: int,
+    length: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of the positions ``start, start + 1, …``: tensors that may be saved for a backward pass."""
+    with torch.inference_mode(mode=False):
+        cos, sin = _turns(dim, base, scaling, torch.arange(start, start + length, device=device))
+        return cos.to(dtype), sin.to(dtype)
 
 
 def check_positions(positions: object, batch: int, length: int) -> None:
