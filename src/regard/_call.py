@@ -187,6 +187,8 @@ def _lead(q: Tensor, k: Tensor, v: Tensor) -> tuple[int, ...] | None:
 
 
 def _flatten(x: Tensor, lead: tuple[int, ...], batch: int) -> Tensor:
+    # A view that torch negates when it reads it (`z.conj().imag`) is not what its pointer says.
+    x = x.resolve_neg() if not torch.compiler.is_compiling() and x.is_neg() else x
     x = x[None] if x.ndim == 2 else x
     if len(lead) == 1 and x.ndim == 4 and x.shape[0] == lead[0]:
         return x

@@ -35,6 +35,8 @@ def key_of(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float | No
     q_shape, k_shape, v_shape, dtype = q.shape, k.shape, v.shape, q.dtype
     if not len(q_shape) == len(k_shape) == len(v_shape) == 4 or k.dtype is not dtype or v.dtype is not dtype:
         return None
+    if q.is_neg() or k.is_neg() or v.is_neg():
+        return None
     if not (q.is_cpu and k.is_cpu and v.is_cpu) or _autocast("cpu") or _modes() or _transformed() is not None:
         return None
     if forward_ad._current_level >= 0 or not (scale is None or type(scale) is float):

@@ -12,6 +12,12 @@ MAX_SCORES = 4
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 
 
+def readable(x: Tensor) -> Tensor:
+    """``x``, or a copy where an address and strides with a last one of 1 do not say what it holds."""
+    x = x.resolve_neg() if not torch.compiler.is_compiling() and x.is_neg() else x
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
 class MaskKind:
     """How a mask is handed over."""
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regard._derivatives import refuse_second
 from regard.backends.native import library, scores
-from regard.backends.native.abi import DTYPES, CallView, TensorView
+from regard.backends.native.abi import DTYPES, CallView, TensorView, readable
 from regard.backends.native.masks import KernelMask
 from regard.backends.native.scores import Added
 
@@ -83,8 +83,8 @@ def backward(
     """The gradients of q, k, v, sinks and of every added table; None for an added table that is not ``wanted``."""
     q, k, v, sinks, lse, norms, exact = saved
     batch, heads, q_len, _ = q.shape
-    grad_out = grad_out if grad_out.stride(-1) == 1 else grad_out.contiguous()
-    grad_lse = None if grad_lse is None else grad_lse.contiguous()
+    grad_out = readable(grad_out)
+    grad_lse = None if grad_lse is None else grad_lse.resolve_neg().contiguous()
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     delta = None if sinks is None else torch.empty_like(lse)
     view = view_of(plan, q, k, v)
@@ -153,7 +153,7 @@ def forward_view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sinks
     view = view_of(plan, q, k, v)
     view.out = TensorView.of(out)
     if sinks is not None:
-        view.sinks_kept = sinks.detach().float().contiguous()
+        view.sinks_kept = readable(sinks.detach().float())
         view.sinks = view.sinks_kept.data_ptr()
     q_len = q.shape[2]
     for n, change in enumerate(plan.changes):

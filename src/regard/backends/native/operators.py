@@ -17,6 +17,7 @@ from regard._call import Call, make_call
 from regard._derivatives import no_second
 from regard._errors import ArgumentError, ShapeError, UnsupportedError
 from regard.backends.native import library, limits, masks, spelling
+from regard.backends.native.abi import readable
 from regard.backends.native.function import Plan, Saved, backward, forward, forward_and_save
 from regard.backends.native.scores import Added
 
@@ -81,7 +82,7 @@ def _prepared(
     changes = _changes(call, tables, rest)
     seed = None if rest.seed is None else int(rest.seed)
     plan = Plan(masks.kernel_mask(call.mask, call.frame, call.group), changes, call.scale, call.dropout_p, seed)
-    return plan, _unit(q), _unit(k), _unit(v)
+    return plan, readable(q), readable(k), readable(v)
 
 
 def _changes(call: Call, tables: list[Tensor], rest: _Rest) -> tuple[float | Added, ...]:
@@ -113,12 +114,7 @@ def _table(call: Call, table: Tensor, *, by_distance: bool) -> Tensor:
         fits = table.ndim == 4 and all(n in (1, m) for n, m in zip(table.shape, want, strict=True))
     if not fits or table.dtype != torch.float32:
         raise ShapeError(f"a table of scores must be float32 {want}: got {table.dtype} {tuple(table.shape)}.")
-    return table.contiguous() if by_distance else _unit(table)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """``x`` with a unit last stride: a compiler may lay out what goes into an operator as it likes."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    return table.contiguous() if by_distance else readable(table)
 
 
 def _forward(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regard._derivatives import refuse_second
 from regard.backends.native import library
-from regard.backends.native.abi import CallView, TensorView
+from regard.backends.native.abi import CallView, TensorView, readable
 from regard.backends.native.function import Plan, check, chunks_for, forward_view, view_of
 
 _WORD = 8
@@ -126,8 +126,7 @@ class ReadyWithGradient(Ready):
         self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, exact: Tensor, norms: Norms
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of q, k and v."""
-        if grad_out.stride(-1) != 1:
-            grad_out = grad_out.contiguous()
+        grad_out = readable(grad_out)
         grads = grad_q, grad_k, grad_v = self._gradients(q, k, v)
         # A forked child has one thread, and the number may have been changed since.
         threads = library.threads()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regard._call import Call
 from regard._coordinates import Coordinates
-from regard.backends.native.abi import MAX_SCORES, ScoreKind, ScoreView
+from regard.backends.native.abi import MAX_SCORES, ScoreKind, ScoreView, readable
 from regard.scores import Alibi, Bias, RelativeBias, ScoreModification, Softcap
 
 
@@ -51,7 +51,7 @@ def _added(mod: ScoreModification, call: Call) -> Added:
     if isinstance(mod, Bias):
         table = mod.bias.to(torch.float32)
         table = table.reshape((1,) * (4 - table.ndim) + tuple(table.shape))
-        return Added(table if table.stride(-1) == 1 or table.shape[-1] == 1 else table.contiguous(), False)
+        return Added(readable(table), False)
     _, heads, q_len, k_len = *call.q.shape[:3], call.k.shape[2]
     device = call.q.device
     distance = torch.arange(1 - k_len, max(q_len, 1 - k_len), device=device)
