@@ -9,7 +9,7 @@ import torch
 
 from regard import lm
 from regard.cli.demo import command
-from regard.cli.demo.heads import _pairs, look
+from regard.cli.demo.heads import SENTENCES, look
 from regard.lm.model import Block
 
 Run = Callable[..., Any]
@@ -24,7 +24,8 @@ def test_everything_goes_to_one_folder(run: Run, tmp_path: Path, monkeypatch: py
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     assert {"heads.html", "loss.png", "text.txt", "step-00000002"} == {path.name for path in folder.iterdir()}
     page = (folder / "heads.html").read_text(encoding="utf-8")
-    assert "attention to the character just before" in page
+    assert "prefix_matching" in page
+    assert "previous_token   looks at the character just before" in shown
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert f"everything is in {folder}" in "".join(shown.splitlines())
     text = (folder / "text.txt").read_text(encoding="utf-8").strip()
@@ -45,7 +46,7 @@ def test_the_named_heads_score_highest(tmp_path: Path) -> None:
     _, model = lm.load_run(tmp_path / "run")
     found = look(run, model, "the cat sat on the mat", tmp_path / "heads.html")
     ids = torch.tensor([tokenizer.encode("the cat sat o")])
-    assert [one.score for one in found] == list(_pairs(ids[0]))
+    assert [one.score for one in found] == list(SENTENCES)
     before: list[torch.Tensor] = []
     blocks = [block for block in model.blocks if isinstance(block, Block)]
     for block in blocks:
@@ -54,18 +55,16 @@ def test_the_named_heads_score_highest(tmp_path: Path) -> None:
     weights = torch.stack(
         [block.attention.steps(x).weights[0] for block, x in zip(blocks, before, strict=True)]
     ).detach()
-    previous = torch.stack([weights[..., i, i - 1] for i in range(1, 13)]).sum(0) / 13
-    assert found[0].value == pytest.approx(float(previous.max()), rel=1e-4)
-    assert previous[found[0].layer, found[0].head] == previous.max()
-
-
-def test_pairs_by_hand() -> None:
-    a, b, c = 0, 1, 2
-    pairs = list(_pairs(torch.tensor([a, b, c, a])).values())
-    before, first, copies, followed, distance = (one.nonzero().tolist() for one in pairs)
-    assert before == [[1, 0], [2, 1], [3, 2]]
-    assert first == [[1, 0], [2, 0], [3, 0]]
-    assert copies == [[3, 0]]
-    assert [pair for pair in followed if pair[1] < pair[0]] == [[3, 1]]
-    assert [3, 0] in distance
-    assert pairs[4][3].tolist() == [3, 2, 1, 0]
+    q, k = torch.arange(13)[:, None], torch.arange(13)
+    after = torch.zeros(13, 13, dtype=torch.bool)
+    after[:, 1:] = ids[0][:, None] == ids[0][:-1]
+    pairs = {
+        "previous_token": (q - k == 1, 12),
+        "prefix_matching": (after & (k <= q), 13),
+        "duplicate_token": ((ids[0][:, None] == ids[0]) & (k < q), 13),
+    }
+    for one in found[:3]:
+        seen, rows = pairs[one.score]
+        grid = (weights * seen).sum((-2, -1)) / rows
+        assert one.value == pytest.approx(float(grid.max()), rel=1e-4)
+        assert grid[one.layer, one.head] == grid.max()

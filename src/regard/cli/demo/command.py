@@ -35,6 +35,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--out", type=Path, help="folder for everything (default: regard-demo, with corpus and --quick)"
     )
     parser.add_argument("--no-tour", action="store_true", help="begin with the training")
+    parser.add_argument("--compile", action="store_true", help="compile the model with torch.compile")
     parser.set_defaults(run=run)
 
 
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = make_console()
     if not arguments.no_tour:
         _tour()
-    done = _train(console, text, out, arguments.quick)
+    done = _train(console, text, out, arguments)
     if done.step < done.training.steps:
         console.print(Line(f"stopped at step {done.step}; the same command goes on", style="bold"))
         return 130
@@ -74,14 +75,14 @@ def _settings(text: Text, tokenizer: Tokenizer, *, quick: bool) -> tuple[ModelCo
     return config, lm.Training(steps=steps, warmup=steps // 10, learning_rate=4e-3, evaluate_every=max(steps // 5, 1))
 
 
-def _train(console: Console, text: Text, out: Path, quick: bool) -> Run:  # noqa: FBT001
+def _train(console: Console, text: Text, out: Path, arguments: argparse.Namespace) -> Run:
     from regard import lm
     from regard._dispatch import backend
     from regard.cli.training import Screen, interruptible
     from regard.lm.checkpoint import checkpoints
 
     tokenizer = lm.Characters.of(text.text)
-    config, training = _settings(text, tokenizer, quick=quick)
+    config, training = _settings(text, tokenizer, quick=arguments.quick)
     _head(console, f"A language model learns {text.source}, character by character")
     absent = backend("native").missing()
     console.print(
@@ -92,7 +93,7 @@ def _train(console: Console, text: Text, out: Path, quick: bool) -> Run:  # noqa
         )
     )
     with interruptible() as stop:
-        where = lm.Where(out, watcher=Screen(console, out), stop=stop)
+        where = lm.Where(out, compile=arguments.compile, watcher=Screen(console, out), stop=stop)
         if checkpoints(out):
             console.print(Line(f"{out} holds a run already; going on with it"))
             return lm.resume(text, where)
@@ -101,7 +102,7 @@ def _train(console: Console, text: Text, out: Path, quick: bool) -> Run:  # noqa
 
 def _report(console: Console, text: Text, done: Run, out: Path) -> None:
     from regard import lm
-    from regard.cli.demo.heads import look
+    from regard.cli.demo.heads import SENTENCES, look
 
     run, model = lm.load_run(out)
     loss = done.history[-1].per_character
@@ -121,7 +122,8 @@ def _report(console: Console, text: Text, done: Run, out: Path) -> None:
     findings = look(run, model, passage, out / "heads.html")
     console.print(Line("on a passage that it never saw, the heads that score highest:"))
     for one in findings:
-        console.print(Line(f"  layer {one.layer} head {one.head}   {one.value:7.3f}   {one.score}"))
+        named = f"  layer {one.layer} head {one.head}   {one.value:6.3f}   {one.score:<16}"
+        console.print(Line(f"{named} {SENTENCES[one.score]}"))
     _head(console, "In your hands")
     files = {"heads.html": "open it in a browser", "text.txt": "the text", "loss.png": "how it learned"}
     console.print(Line(f"everything is in {out.resolve()}:"))

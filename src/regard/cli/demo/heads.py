@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import regard as rg
 from regard.lm import LanguageModel, Run
 
 _VISIBLE = {"\n": "↵", " ": "␣"}
+SENTENCES = {
+    "previous_token": "looks at the character just before",
+    "prefix_matching": "looks at what came after an earlier copy of the character (induction)",
+    "duplicate_token": "looks at earlier copies of the character itself",
+    "sink_mass_1": "rests on the first character",
+    "mean_distance": "looks farthest back: characters, on average",
+}
+"""The head scores that a reader of the demo is told of, and what a head with a high one does."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Finding:
         layer: its layer's number.
         head: its own.
         value: its score.
-        score: what it says.
+        score: the score's name in `regard.head_scores`.
     """
 
     layer: int
@@ -38,27 +45,10 @@ def look(run: Run, model: LanguageModel, passage: str, path: Path) -> list[Findi
     words = [run.tokenizer.decode([token]) for token in ids.tolist()]
     with rg.record(model, tokens=[_VISIBLE.get(word, word) for word in words]) as rec:
         model(ids[None].to(next(model.parameters()).device))
-    # One context is short enough to hold its weights: (layers, heads, L, L).
-    weights = torch.cat([layer.weights.dense() for layer in rec.layers]).cpu()
-    scores = {name: (weights * pairs).sum(-1).mean(-1) for name, pairs in _pairs(ids).items()}
-    rec.save_html(path, scores={name: grid.tolist() for name, grid in scores.items()})
+    scores = rec.head_scores(list(SENTENCES))
+    rec.save_html(path, scores=scores, title=f"What the heads of a model of {run.source} learned")
     found = []
-    for name, grid in scores.items():
-        layer, head = divmod(int(grid.argmax()), grid.shape[1])
-        found.append(Finding(layer, head, float(grid[layer, head]), name))
+    for name in SENTENCES:
+        best = scores.sort(name)
+        found.append(Finding(best.heads[0].layer, best.heads[0].head, best.mean[name][0], name))
     return found
-
-
-def _pairs(ids: Tensor) -> dict[str, Tensor]:
-    """What counts for each score, ``(L, L)``: a head's score is the mean, over its queries, of the mass there."""
-    q, k = torch.arange(len(ids))[:, None], torch.arange(len(ids))
-    same = ids[:, None] == ids
-    followed = torch.zeros_like(same)
-    followed[:, 1:] = same[:, :-1]
-    return {
-        "attention to the character just before": (q - k == 1).float(),
-        "attention to the first character": ((k == 0) & (q > 0)).float(),
-        "attention to earlier copies of the same character": (same & (k < q)).float(),
-        "attention to what followed an earlier copy (induction)": (followed & (k <= q) & (k > 0)).float(),
-        "mean distance of what it looks at, in characters": (q - k).clamp(min=0).float(),
-    }
