@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-import socket
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -129,41 +129,30 @@ from pathlib import Path
 import torch
 from regard import lm
 from tests.lm.conftest import CONFIG, TEXT, TRAINING
-faulthandler.dump_traceback_later(90, exit=True)
+faulthandler.dump_traceback_later(50, exit=True)
 torch.set_num_threads(1)
 lm.train(TEXT, lm.Characters.of(TEXT.text), CONFIG.replace(dropout=0.0), TRAINING, lm.Where(Path(sys.argv[1])))
 """
 
 
-def launched(folder: Path) -> list[subprocess.Popen[str]]:
-    """Two processes with the environment that torchrun gives them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-        "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-        "WORLD_SIZE": "2",
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", SHARED, str(folder)],
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-
-
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    for process in launched(tmp_path / "two"):
-        _, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
+def test_two_processes_of_torchrun_train_as_one(tmp_path: Path) -> None:
+    (tmp_path / "shared.py").write_text(SHARED)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-m", *launcher, str(tmp_path / "shared.py"), str(tmp_path / "two")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as launched:
+        try:
+            said, _ = launched.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(launched.pid, signal.SIGKILL)
+            raise
+    assert launched.returncode == 0, said
     lm.train(TEXT, lm.Characters.of(TEXT.text), CONFIG.replace(dropout=0.0), TRAINING, lm.Where(tmp_path / "one"))
     want, got = tensors(tmp_path / "one"), tensors(tmp_path / "two")
     assert got.keys() == want.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,9 +20,18 @@ def processes(device: str) -> Iterator[tuple[int, int]]:
         return
     joined = not dist.is_initialized()
     if joined:
+        if os.environ.get("LOCAL_WORLD_SIZE") == str(world):
+            _stay_at_home()
         dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
     try:
         yield dist.get_rank(), world
     finally:
         if joined:
             dist.destroy_process_group()
+
+
+def _stay_at_home() -> None:
+    """Have processes of one machine talk over its loopback: gloo asks for the host's name, which may not resolve."""
+    loopback = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if loopback is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
