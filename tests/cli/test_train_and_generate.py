@@ -32,7 +32,7 @@ def test_from_text_to_text(run: Run, rhyme: Path, tmp_path: Path) -> None:
     assert f"everything goes to {out}" in shown
     assert "step      3   training " in shown
     assert " tokens/s" in shown
-    assert f"try next: regard generate {out} " in shown
+    assert f"try next: regard generate {out} 'the cat'" in shown
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     made = run("generate", str(out), "the dog", "--count", "30", "--seed", "3", "--top-k", "5", "--top-p", "0.9")
     assert made.status == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 done = lm.train(text, tokenizer, config, training, where)
     if not screen.first:
         return 0
-    again = f'regard generate {out} "{"春" if text.source == "tang" else "My lord"}"'
+    again = f"regard generate {shlex.quote(str(out))} {_prompt(text)}"
     if done.step < done.training.steps:
         console.print(
             Line(f"stopped at step {done.step} of {done.training.steps}; the same command with --resume goes on")
@@ -98,6 +99,12 @@ def run(arguments: argparse.Namespace) -> int:
         return 130
     console.print(Line(f"try next: {again}"))
     return 0
+
+
+def _prompt(text: Text) -> str:
+    """Something to go on from that the model can read, as a shell takes it."""
+    known = {"shakespeare": "My lord", "tang": "春"}
+    return shlex.quote(known.get(text.source) or " ".join(text.text.split()[:2])[:24])
 
 
 def _text(arguments: argparse.Namespace) -> Text:
