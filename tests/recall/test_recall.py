@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from regard import recall
 from regard.cli.main import main
 from regard.recall.task import KEYS, VALUES
 
-SMALL = recall.Experiment(distances=(3, 11), steps=200, batch=32, questions=16, width=32, tested=64)
+SMALL = recall.Experiment(
+    distances=(3, 11), steps=200, batch=32, questions=16, width=32, tested=64, learning_rates=(5e-3,)
+)
 
 
 def test_the_answer_is_the_value_of_the_asked_key() -> None:
@@ -52,6 +55,16 @@ def test_attention_learns_to_recall_and_the_seed_decides() -> None:
     assert recall.run(SMALL, ("attention",)).accuracy == result.accuracy
 
 
+def test_each_model_takes_the_learning_rate_that_recalls_best() -> None:
+    short = replace(SMALL, distances=(2, 3), steps=30)
+    tried = replace(short, learning_rates=(1e-7, 1e-2, 1e-6), trial_steps=60)
+    steps: list[int] = []
+    result = recall.run(tried, ("attention",), lambda kind, step: steps.append(step))
+    assert result.learning_rates == {"attention": 1e-2}
+    assert steps == list(range(1, recall.total_steps(tried) + 1)) == list(range(1, 3 * 60 + 30 + 1))
+    assert result.accuracy == recall.run(replace(short, learning_rates=(1e-2,)), ("attention",)).accuracy
+
+
 def test_a_model_that_cannot_see_the_items_guesses() -> None:
     torch.manual_seed(0)
     model = recall.Recaller("GRU", 32, 99)
@@ -62,8 +75,10 @@ def test_a_model_that_cannot_see_the_items_guesses() -> None:
 
 def test_what_is_said_is_what_was_measured() -> None:
     shares = {"attention": [1.0, 0.99, 0.95], "GRU": [0.97, 0.6, 0.2], "LSTM": [0.5, 0.4, 0.3]}
-    result = recall.Result(recall.Experiment(distances=(8, 16, 32)), {}, shares)
+    rates = {"attention": 2e-3, "GRU": 1e-2, "LSTM": 5e-3}
+    result = recall.Result(recall.Experiment(distances=(8, 16, 32)), {}, shares, rates)
     assert result.statements() == [
+        "learning rates, each the best of 0.002, 0.005, 0.01 in 400 steps: attention 0.002, GRU 0.01, LSTM 0.005.",
         "attention answers at least 9 in 10 questions at 8, 16, 32; at 32 it answers 95%.",
         "GRU answers at least 9 in 10 questions at 8; at 32 it answers 20%.",
         "LSTM answers at least 9 in 10 questions at none of the distances; at 32 it answers 30%.",
@@ -74,10 +89,30 @@ def test_what_is_said_is_what_was_measured() -> None:
 
 def test_the_command_saves_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "recall"
-    assert main(["recall", "--steps", "3", "--distances", "3", "5", "--seed", "4", "--out", str(out)]) == 0
+    assert (
+        main(
+            [
+                "recall",
+                "--steps",
+                "3",
+                "--distances",
+                "3",
+                "5",
+                "--learning-rates",
+                "0.01",
+                "--seed",
+                "4",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     saved = json.loads((out / "recall.json").read_text())
     printed = capsys.readouterr().out
     assert saved["experiment"]["seed"] == 4
+    again = json.loads(json.dumps(recall.Result.restore(saved).record()))
+    assert again == saved
     assert saved["chance"] == 1 / VALUES
     assert list(saved["accuracy"]) == ["attention", "GRU", "LSTM"]
     for n, distance in enumerate((3, 5)):
@@ -90,6 +125,7 @@ def test_the_command_saves_what_it_prints(tmp_path: Path, capsys: pytest.Capture
     ("make", "match"),
     [
         (lambda: recall.Experiment(distances=(8, KEYS + 1)), "distances go from 1 to the 600 different keys"),
+        (lambda: recall.Experiment(learning_rates=()), "learning_rates are at least one, all above 0: got"),
         (lambda: recall.Experiment(steps=0), "steps must be at least 1: got 0"),
         (lambda: recall.Recaller("RNN", 32, 9), "the layers to compare are attention, GRU, LSTM: got 'RNN'"),
     ],

@@ -21,31 +21,40 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "recall",
         help="why attention: recall against distance, beside a GRU and an LSTM",
         description="Train a GRU, an LSTM and one attention layer with equally many parameters to recall the value of "
-        "a key, and measure how often they do at distances from 8 to 512. Each item is one token with key and value.",
+        "a key, and measure how often they do at distances from 2 to 512. Each item is one token with key and value.",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="training steps of each model (default: 1200)")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps of each model (default: 2000)")
+    parser.add_argument(
+        "--learning-rates",
+        type=float,
+        nargs="+",
+        metavar="X",
+        help="each model takes its best (default: 0.002 0.005 0.01)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights and sequences (default: %(default)s)")
-    parser.add_argument("--distances", type=int, nargs="+", metavar="N", help="default: 8 16 32 64 128 256 512")
+    parser.add_argument("--distances", type=int, nargs="+", metavar="N", help="default: 2 4 8 16 32 64 128 256 512")
     parser.add_argument("--out", type=Path, default=Path("regard-recall"), help="folder (default: %(default)s)")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the experiment, print the table, save picture and JSON."""
-    from regard.recall import KINDS, Experiment
+    from regard.recall import KINDS, Experiment, total_steps
     from regard.recall import run as measure
     from regard.recall.picture import draw
 
     changes: dict[str, Any] = {"seed": arguments.seed}
     if arguments.steps is not None:
         changes["steps"] = arguments.steps
+    if arguments.learning_rates:
+        changes["learning_rates"] = tuple(arguments.learning_rates)
     if arguments.distances:
         changes["distances"] = tuple(arguments.distances)
     experiment = Experiment(**changes)
     console = make_console()
     columns = TextColumn("{task.description:<10}"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True) as bar:
-        tasks = {kind: bar.add_task(kind, total=experiment.steps) for kind in KINDS}
+        tasks = {kind: bar.add_task(kind, total=total_steps(experiment)) for kind in KINDS}
         result = measure(experiment, tell=lambda kind, step: bar.update(tasks[kind], completed=step))
     head = ("distance", *(f"{kind} ({result.parameters[kind]:,})" for kind in result.accuracy))
     rows = [

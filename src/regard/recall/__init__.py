@@ -7,6 +7,7 @@ task of Graves et al. 2014 in the form of Arora et al. 2023, *Zoology*). ``regar
 from regard.recall.experiment import Experiment as Experiment
 from regard.recall.experiment import Result as Result
 from regard.recall.experiment import run as run
+from regard.recall.experiment import total_steps as total_steps
 from regard.recall.model import KINDS as KINDS
 from regard.recall.model import Recaller as Recaller
 from regard.recall.model import mixer_size as mixer_size

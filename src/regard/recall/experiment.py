@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,9 @@ class Experiment:
         batch: sequences a step.
         questions: questions a sequence in training.
         width: features of a token.
-        learning_rate: its highest value; it rises in 50 steps and falls to 0 along a line.
+        learning_rates: each model is trained for ``trial_steps`` with each of these, and then anew with the one that
+            recalled best. A rate is the highest value: it rises in a twentieth of the steps, then falls to 0 evenly.
+        trial_steps: steps of a trial.
         tested: sequences a distance in the test.
         seed: of weights and sequences.
 
@@ -37,21 +40,24 @@ class Experiment:
         ArgumentError: one outside its domain.
     """
 
-    distances: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
-    steps: int = 1200
+    distances: tuple[int, ...] = (2, 4, 8, 16, 32, 64, 128, 256, 512)
+    steps: int = 2000
     batch: int = 64
     questions: int = 16
     width: int = 64
-    learning_rate: float = 5e-3
+    learning_rates: tuple[float, ...] = (2e-3, 5e-3, 1e-2)
+    trial_steps: int = 400
     tested: int = 512
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "questions", "width", "tested"):
+        for name in ("steps", "trial_steps", "batch", "questions", "width", "tested"):
             checked_int(name, getattr(self, name), 1)
         checked_int("seed", self.seed, 0)
         if not self.distances or not all(1 <= n <= KEYS for n in self.distances):
             raise ArgumentError(f"distances go from 1 to the {KEYS} different keys: got {self.distances}.")
+        if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
+            raise ArgumentError(f"learning_rates are at least one, all above 0: got {self.learning_rates}.")
 
 
 @dataclass(frozen=True)
@@ -62,22 +68,37 @@ class Result:
         experiment: the settings.
         parameters: of the layer that mixes tokens, by kind.
         accuracy: share of right answers at each distance, by kind.
-        seconds: of training, by kind.
+        learning_rates: the one chosen out of the experiment's, by kind.
+        seconds: of trials and training, by kind.
     """
 
     experiment: Experiment
     parameters: dict[str, int] = field(default_factory=dict)
     accuracy: dict[str, list[float]] = field(default_factory=dict)
+    learning_rates: dict[str, float] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, object]:
         """As JSON takes it."""
         return {**dataclasses.asdict(self), "chance": 1 / VALUES}
 
+    @classmethod
+    def restore(cls, record: Mapping[str, Any]) -> Result:
+        """The result whose `record` this is."""
+        settings: dict[str, Any] = {
+            key: tuple(x) if isinstance(x, list) else x for key, x in record["experiment"].items()
+        }
+        rest = {f.name: record[f.name] for f in dataclasses.fields(cls) if f.name != "experiment"}
+        return cls(Experiment(**settings), **rest)
+
     def statements(self, margin: float = 0.05) -> list[str]:
         """What the numbers say: how far each model recalls, and where recurrence keeps up with attention."""
         distances = self.experiment.distances
-        said = []
+        rates = self.experiment.learning_rates
+        said = [
+            f"learning rates, each the best of {_listed(rates)} in {self.experiment.trial_steps} steps: "
+            f"{', '.join(f'{kind} {rate:g}' for kind, rate in self.learning_rates.items())}."
+        ]
         for kind, shares in self.accuracy.items():
             good = [d for d, share in zip(distances, shares, strict=True) if share >= 0.9]
             far = f"at {_listed(good)}" if good else "at none of the distances"
@@ -98,26 +119,53 @@ class Result:
 def run(
     experiment: Experiment, kinds: Sequence[str] = KINDS, tell: Callable[[str, int], None] = lambda kind, step: None
 ) -> Result:
-    """Train and measure each kind of model; ``tell(kind, step)`` is called after each step."""
+    """Train and measure each kind of model; ``tell(kind, step)`` is called after each step, trials counted first."""
     result = Result(experiment)
     for kind in kinds:
-        torch.manual_seed(experiment.seed)
-        model = Recaller(kind, experiment.width, max(experiment.distances) + experiment.questions)
-        began = time.perf_counter()
-        _train(model, experiment, lambda step, kind=kind: tell(kind, step))  # type: ignore[misc]
+        began, done = time.perf_counter(), 0
+
+        def stepped(kind: str = kind) -> None:
+            nonlocal done
+            done += 1
+            tell(kind, done)
+
+        rates = experiment.learning_rates
+        if len(rates) > 1:
+            right = [_tried(kind, experiment, rate, stepped) for rate in rates]
+            rates = (rates[right.index(max(right))],)
+        model = _trained(kind, experiment, rates[0], experiment.steps, experiment.seed, stepped)
         result.seconds[kind] = time.perf_counter() - began
+        result.learning_rates[kind] = rates[0]
         result.parameters[kind] = mixer_size(model)
         result.accuracy[kind] = [_accuracy(model, experiment, distance) for distance in experiment.distances]
     return result
 
 
-def _train(model: Recaller, experiment: Experiment, tell: Callable[[int], None]) -> None:
+def total_steps(experiment: Experiment) -> int:
+    """The steps of one kind of model, trials and training."""
+    trials = len(experiment.learning_rates) if len(experiment.learning_rates) > 1 else 0
+    return trials * experiment.trial_steps + experiment.steps
+
+
+def _tried(kind: str, experiment: Experiment, rate: float, tell: Callable[[], None]) -> float:
+    """The mean share of right answers over all distances after a trial, whose sequences the test does not have."""
+    other = dataclasses.replace(experiment, seed=experiment.seed + 1)
+    model = _trained(kind, other, rate, experiment.trial_steps, experiment.seed, tell)
+    return sum(_accuracy(model, other, distance) for distance in experiment.distances)
+
+
+def _trained(
+    kind: str, experiment: Experiment, rate: float, steps: int, weights_seed: int, tell: Callable[[], None]
+) -> Recaller:
+    with torch.random.fork_rng():
+        torch.manual_seed(weights_seed)
+        model = Recaller(kind, experiment.width, max(experiment.distances) + experiment.questions)
     draw = torch.Generator().manual_seed(experiment.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=experiment.learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
     weights = torch.tensor([1 / n for n in experiment.distances], dtype=torch.float64)
-    for step in range(experiment.steps):
+    for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = experiment.learning_rate * min((step + 1) / 50, 1 - step / experiment.steps)
+            group["lr"] = rate * min((step + 1) / max(steps / 20, 1), 1 - step / steps)
         length = experiment.distances[int(torch.multinomial(weights, 1, generator=draw))]
         given = ask(experiment.batch, length, draw, questions=experiment.questions)
         loss = F.cross_entropy(model(given).flatten(0, 1), given.answers.flatten())
@@ -125,7 +173,8 @@ def _train(model: Recaller, experiment: Experiment, tell: Callable[[int], None])
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        tell(step + 1)
+        tell()
+    return model
 
 
 @torch.no_grad()
@@ -139,5 +188,5 @@ def _accuracy(model: Recaller, experiment: Experiment, distance: int) -> float:
     return right / experiment.tested
 
 
-def _listed(distances: Sequence[int]) -> str:
-    return ", ".join(map(str, distances))
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{number:g}" for number in numbers)
