@@ -33,7 +33,7 @@ def saves_for_ever(folder: Path, said: Connection, largest_file: int | None = No
     while True:
         run.step += 1
         with torch.no_grad():
-            for tensor in model.state_dict().values():
+            for tensor in model.parameters():
                 tensor.fill_(run.step)
         checkpoint.save(folder, run, model.state_dict(), optimizer)
         said.send(run.step)

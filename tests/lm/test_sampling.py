@@ -11,7 +11,7 @@ from regard import lm
 
 @pytest.fixture(scope="module")
 def model() -> lm.LanguageModel:
-    torch.manual_seed(3)
+    torch.manual_seed(4)
     sizes = lm.ModelConfig(vocabulary=17, context_length=13, width=30, layers=2, heads=3, positions="learned")
     made = lm.LanguageModel(sizes)
     with torch.no_grad():

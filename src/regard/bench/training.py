@@ -16,6 +16,7 @@ from regard.nn import MultiHeadAttention
 
 _WIDTH, _LAYERS, _HEADS, _VOCABULARY, _TOKENS = 384, 4, 6, 2048, 4096
 _MODEL = f"a language model of {_LAYERS} layers, {_WIDTH} wide, float32"
+_NAMES = ("query", "key", "value")
 _SDPA = "scaled_dot_product_attention"
 
 
@@ -40,7 +41,7 @@ class SdpaAttention(nn.Module):
         self.qkv = nn.Linear(like.d_in, 3 * like.d_out, bias=False)
         self.out_proj = nn.Linear(like.d_out, like.d_out)
         with torch.no_grad():
-            self.qkv.weight.copy_(torch.cat([like.W_query.weight, like.W_key.weight, like.W_value.weight]))
+            self.qkv.weight.copy_(torch.cat([like.state_dict()[f"W_{name}.weight"] for name in _NAMES]))
         self.out_proj.load_state_dict(like.out_proj.state_dict())
         angle = torch.arange(length).double()[:, None] * like.rope.frequencies(torch.arange(length))
         self.register_buffer("cos", angle.cos().float(), persistent=False)

@@ -142,6 +142,7 @@ class Block(nn.Module):
             num_kv_heads=config.kv_heads,
             mask=config.mask,
             rope=RotaryEmbedding(head_dim) if config.positions == "rotary" else None,
+            fused=True,
             backend=config.backend,
         )
         self.feed_forward_norm = nn.LayerNorm(width)
