@@ -66,7 +66,8 @@ struct RegardCall {
     // backward only
     RegardTensor grad_out, grad_q, grad_k, grad_v;
     const float* grad_lse;  // (batch, heads, q_len), contiguous, or null
-    float* delta;           // out, unless null: sum of grad_out * out a row, less grad_lse; (batch, heads, q_len)
+    const float* grad_entropy;  // as grad_lse; with it `entropy` is an input, the sink's share in it
+    float* delta;  // out, unless null: sum of grad_out * out a row, less grad_lse, plus grad_entropy * entropy
     // statistics only: lse is an input, 0 for rows that see nothing; null: not wanted
     float* top;            // (batch, heads, q_len): the greatest score
     float* entropy;        // (batch, heads, q_len): sum of weight * (lse - score)

@@ -2,8 +2,9 @@
 //
 //   P = exp(S - lse)     dV += Pᵀ dO      dP = dO Vᵀ      dS = P (dP - delta)      dQ += dS K      dK += dSᵀ Q
 //
-// where delta = sum(dO * out) - dlse a row. With several chunks, chunk c owns the key blocks c, c + chunks, ...; each
-// has a dQ of its own, and those are added in order at the end.
+// where delta = sum(dO * out) - dlse a row. A gradient dH of the entropy H = sum(P (lse - S)) adds dH (lse - S - H) to
+// dP - delta. With several chunks, chunk c owns the key blocks c, c + chunks, ...; each has a dQ of its own, and those
+// are added in order at the end.
 #pragma once
 #include <utility>
 
@@ -65,7 +66,7 @@ struct Backward {
         Scratch memory, row_memory;
         int64_t b = 0, kv_head = 0, chunk = 0;
         Row* row = nullptr;
-        float *shift, *norm, *delta, *weights, *grads, *grad_k, *grad_v;
+        float *shift, *norm, *delta, *bend, *weights, *grads, *grad_k, *grad_v;
         Unit *queries, *grad_outs, *key_panels, *value_panels;
         Lines<Unit> query_lines, grad_out_lines, key_lines;
         Unit *weight_lines, *grad_lines, *grad_rows;
@@ -76,7 +77,7 @@ struct Backward {
         bool allocate() {
             const int64_t n = f.padded_rows, features = f.depth + f.value_depth, width = f.columns + f.value_columns;
             row = row_memory.get<Row>(n);
-            float* at = memory.get<float>(3 * n + n * features + n / UNIT * width + 2 * W + 2 * BLOCK * BLOCK +
+            float* at = memory.get<float>(4 * n + n * features + n / UNIT * width + 2 * W + 2 * BLOCK * BLOCK +
                                           BLOCK * (2 * width + features) + 3 * BLOCK * BLOCK / 2);
             if (!row || !at) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
@@ -101,6 +102,7 @@ struct Backward {
             shift = take(n);
             norm = take(n);
             delta = take(n);
+            bend = take(n);
             return true;
         }
 
@@ -140,7 +142,12 @@ struct Backward {
                 shift[r] = c.norms[2 * at];
                 norm[r] = c.norms[2 * at + 1];
                 delta[r] = sum_across(sum) - (c.grad_lse ? c.grad_lse[at] : 0);
+                const float grad_entropy = c.grad_entropy && norm[r] > 0 ? c.grad_entropy[at] : 0;
+                if (c.grad_entropy) delta[r] += c.grad_entropy[at] * c.entropy[at];
                 if (chunk == 0 && c.delta) c.delta[at] = delta[r];
+                // lse - S is -ln 2 (log2 e S - shift) - ln norm.
+                bend[r] = grad_entropy / LOG2E;
+                if (grad_entropy != 0) delta[r] += grad_entropy * std::log(norm[r]);
             }
         }
 
@@ -201,9 +208,15 @@ struct Backward {
                 }
             for (int s = strip_begin; s < strip_end; ++s) {
                 const int r = s * ROWS, tall = int(round_up(height(s), ROW_STEP));
-                for (int n = r; n < r + height(s); ++n)
-                    c.dropout ? weigh<true>(first + n, spans[s], start, weights + n * BLOCK, grads + n * BLOCK)
-                              : weigh<false>(first + n, spans[s], start, weights + n * BLOCK, grads + n * BLOCK);
+                for (int n = r; n < r + height(s); ++n) {
+                    float *const p = weights + n * BLOCK, *const ds = grads + n * BLOCK;
+                    if (c.grad_entropy)
+                        c.dropout ? weigh<true, true>(first + n, spans[s], start, p, ds)
+                                  : weigh<false, true>(first + n, spans[s], start, p, ds);
+                    else
+                        c.dropout ? weigh<true, false>(first + n, spans[s], start, p, ds)
+                                  : weigh<false, false>(first + n, spans[s], start, p, ds);
+                }
                 clear(weights + r * BLOCK, height(s), tall, spans[s]);
                 clear(grads + r * BLOCK, height(s), tall, spans[s]);
                 if constexpr (UNIT > 1) round_off(r, tall);
@@ -249,20 +262,22 @@ struct Backward {
         }
 
         // One row: scores to (dropped) weights in p, the weights' gradients to the scores' in ds.
-        template <bool DROPOUT>
+        template <bool DROPOUT, bool ENTROPY>
         void weigh(int64_t r, Span span, int64_t start, float* p, float* ds) const {
-            const float least = shift[r], share = norm[r], level = delta[r];
+            const float least = shift[r], share = norm[r], level = delta[r], bent = bend[r];
             const uint32_t dropout = row[r].dropout, drop_below = c.drop_below;
             float slope[BLOCK];
             if (span.masked() || c.scores_count) change_row(c, b, row[r], span, start, p, slope);
             for (int at = span.first; at < span.last; at += W) {
-                const vf weight = exp2(load(p + at) * LOG2E - least) * share;
+                const vf exponent = load(p + at) * LOG2E - least, weight = exp2(exponent) * share;
                 vf dropped = weight, grad = load(ds + at);
                 if constexpr (DROPOUT) {
                     const vi keep = kept(dropout, drop_below, start + at);
                     dropped = keep ? weight * c.keep_scale : vf{};
                     grad = keep ? grad * c.keep_scale : vf{};
                 }
+                // Below, the weight is 0, and so is its product with whatever is finite.
+                if constexpr (ENTROPY) grad -= bent * max(exponent, splat(-256.0f));
                 store(p + at, dropped);
                 store(ds + at, weight * (grad - level));
             }

@@ -123,6 +123,7 @@ class CallView(ctypes.Structure):
         ("grad_k", TensorView),
         ("grad_v", TensorView),
         ("grad_lse", c_void_p),
+        ("grad_entropy", c_void_p),
         ("delta", c_void_p),
         ("top", c_void_p),
         ("entropy", c_void_p),

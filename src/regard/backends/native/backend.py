@@ -8,10 +8,11 @@ from torch import Tensor
 from regard._call import Call
 from regard.backends.base import Backend, Capabilities, Gathered, Result, Runner
 from regard.backends.native import library, limits, masks, operators, scores, spelling
-from regard.backends.native.function import Attention, Plan, forward
+from regard.backends.native.function import Attention, forward
+from regard.backends.native.plan import Plan
 from regard.backends.native.ready import Ready, ReadyWithGradient
 from regard.backends.native.scores import Added
-from regard.backends.native.statistics import gather
+from regard.backends.native.statistics import gather, row_statistics
 
 
 class Native(Backend):
@@ -22,7 +23,6 @@ class Native(Backend):
     capabilities = Capabilities(
         devices=("cpu",),
         dtypes=limits.DTYPES,
-        stats=(),
     )
 
     def missing(self) -> str | None:
@@ -35,6 +35,8 @@ class Native(Backend):
         reasons += [*limits.widths(call), *scores.unsupported(call)]
         if torch.compiler.is_compiling():
             # The operator copies what has another stride, and looks at sizes and masks when it runs.
+            if call.stats:
+                reasons.append(f"computes {', '.join(call.stats)} outside of graphs only")
             if spelling.spell(call.mask) is None:
                 reasons.append(f"has an operator for regard's own masks of tensors, and the call has {call.mask!r}")
             return reasons
@@ -64,15 +66,16 @@ class Native(Backend):
             return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
         library.variant()
         assert not isinstance(call.seed, Tensor)
-        plan = Plan(
-            masks.kernel_mask(call.mask, call.frame, call.group), tuple(changes), call.scale, call.dropout_p, call.seed
-        )
+        mask = masks.kernel_mask(call.mask, call.frame, call.group)
+        plan = Plan(mask, tuple(changes), call.scale, call.dropout_p, call.seed, call.stats)
         if call.needs_grad:
             tables = [change.table for change in changes if isinstance(change, Added)]
-            out, lse = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
+            out, lse, *rows = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
+            stats = dict(zip(call.stats, rows, strict=True))
         else:
             out, lse = forward(plan, q, k, v, call.sinks)
-        return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
+            stats = row_statistics(plan, q, k, v, call.sinks, lse)
+        return Result(out.to(call.q.dtype), lse if call.wants_lse else None, stats)
 
     def gather(self, call: Call, lse: Tensor, wanted: Gathered) -> bool:
         if self.missing() is not None or self.unsupported(call):

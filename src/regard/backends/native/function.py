@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from regard._derivatives import refuse_second
-from regard.backends.native import library, scores
-from regard.backends.native.abi import DTYPES, CallView, TensorView, readable
-from regard.backends.native.masks import KernelMask
+from regard.backends.native import scores
+from regard.backends.native.abi import CallView, TensorView, readable
+from regard.backends.native.plan import Plan, chunks_for, run, view_of
 from regard.backends.native.scores import Added
+from regard.backends.native.statistics import row_statistics
 
-_TASK_ROWS, _CHUNK_KEYS = 192, 384
-_FLAGS = {1: "the kernels ran out of memory", 2: "the compiled kernels belong to another version of regard"}
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What a call needs besides its differentiable tensors.
-
-    Attributes:
-        mask: the mask in the kernels' form.
-        changes: the score changes in order; the tables of `Added` are the differentiable inputs themselves.
-        scale: factor of ``q kᵀ``.
-        dropout_p: probability of dropping a weight.
-        seed: of the dropout, or None.
-    """
-
-    mask: KernelMask
-    changes: tuple[float | Added, ...]
-    scale: float
-    dropout_p: float
-    seed: int | None
+_TASK_ROWS = 192
 
 
 class Saved(NamedTuple):
@@ -49,6 +28,7 @@ class Saved(NamedTuple):
         lse: ``(B, H, Lq)``.
         norms: ``(B, H, Lq, 2)``: with a row's two numbers its weights are ``2^(log2 e · s - first) * second``.
         exact_out: ``(B, H, Lq, Dv)``, out before it is rounded to its dtype.
+        entropy: ``(B, H, Lq)`` or None.
     """
 
     q: Tensor
@@ -58,6 +38,7 @@ class Saved(NamedTuple):
     lse: Tensor
     norms: Tensor
     exact_out: Tensor
+    entropy: Tensor | None = None
 
 
 def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -78,10 +59,15 @@ def forward_and_save(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor 
 
 
 def backward(
-    plan: Plan, saved: Saved, grad_out: Tensor, grad_lse: Tensor | None, wanted: tuple[bool, ...]
+    plan: Plan,
+    saved: Saved,
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    wanted: tuple[bool, ...],
+    grad_entropy: Tensor | None = None,
 ) -> tuple[Tensor | None, ...]:
     """The gradients of q, k, v, sinks and of every added table; None for an added table that is not ``wanted``."""
-    q, k, v, sinks, lse, norms, exact = saved
+    q, k, v, sinks, lse, norms, exact, entropy = saved
     batch, heads, q_len, _ = q.shape
     grad_out = readable(grad_out)
     grad_lse = None if grad_lse is None else grad_lse.resolve_neg().contiguous()
@@ -92,6 +78,9 @@ def backward(
     view.delta = None if delta is None else delta.data_ptr()
     view.grad_out, view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, (grad_out, grad_q, grad_k, grad_v))
     view.grad_lse = None if grad_lse is None else grad_lse.data_ptr()
+    if grad_entropy is not None and entropy is not None:
+        grad_entropy = grad_entropy.resolve_neg().contiguous()
+        view.entropy, view.grad_entropy = entropy.data_ptr(), grad_entropy.data_ptr()
     view.chunks = chunks_for(batch * k.shape[1], view.threads, k.shape[2])
     added = [change for change in plan.changes if isinstance(change, Added)]
     buffers = {
@@ -105,9 +94,11 @@ def backward(
     grads = [scores.gradient(change, buffers[change]) if change in buffers else None for change in added]
     grad_sinks = None
     if sinks is not None and delta is not None:
-        # The sink's value vector is 0, so its score's gradient is its share times -delta.
-        share = torch.exp(sinks.float()[:, None] - lse)
-        grad_sinks = torch.where(share > 0, -share * delta, 0).sum((0, 2)).to(sinks.dtype)
+        # The sink's value vector is 0, so its score's gradient is its share times -delta; to the entropy it is a key.
+        surprise = lse - sinks.float()[:, None]
+        share = torch.exp(-surprise)
+        came = -delta if grad_entropy is None else grad_entropy * surprise - delta
+        grad_sinks = torch.where(share > 0, share * came, 0).sum((0, 2)).to(sinks.dtype)
     return grad_q, grad_k, grad_v, grad_sinks, *grads
 
 
@@ -117,16 +108,18 @@ class Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *tables: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         out, lse, saved = forward_and_save(plan, q, k, v, sinks)
+        stats = row_statistics(plan, q, k, v, sinks, lse)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*(stats[name] for name in plan.stats if name == "max_logit"))
         # The plan points into the tables; saved here as well, they are checked for changes in place.
-        ctx.save_for_backward(*saved, *tables)
-        return out, lse
+        ctx.save_for_backward(*saved._replace(entropy=stats.get("entropy")), *tables)
+        return out, lse, *(stats[name] for name in plan.stats)
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> Any:
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, *grad_stats: Tensor | None) -> Any:
         # Read once: what checkpointing recomputes is given out a single time.
         tensors = ctx.saved_tensors
         saved = Saved(*tensors[: len(Saved._fields)])
@@ -134,8 +127,10 @@ class Attention(torch.autograd.Function):
             grad_out = torch.zeros_like(saved.exact_out, dtype=saved.q.dtype)
         wanted = tuple(ctx.needs_input_grad[5:])
         with torch.no_grad():
-            grads = backward(ctx.plan, saved, grad_out, grad_lse, wanted)
-        anchors = (saved.q, saved.k, saved.v, saved.sinks, *tensors[len(Saved._fields) :], grad_out, grad_lse)
+            grad_entropy = dict(zip(ctx.plan.stats, grad_stats, strict=True)).get("entropy")
+            grads = backward(ctx.plan, saved, grad_out, grad_lse, wanted, grad_entropy)
+        given = (grad_out, grad_lse, *grad_stats)
+        anchors = (saved.q, saved.k, saved.v, saved.sinks, *tensors[len(Saved._fields) :], *given)
         return None, *refuse_second(grads, anchors)
 
 
@@ -161,36 +156,3 @@ def forward_view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sinks
     tasks = q.shape[0] * k.shape[1] * -(-view.group * q_len // _TASK_ROWS)
     view.chunks = chunks_for(tasks, view.threads, k.shape[2])
     return view
-
-
-def view_of(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> CallView:
-    """The C struct of a call, without what is only forward's or backward's."""
-    view = CallView(
-        ctypes.sizeof(CallView), DTYPES[q.dtype], library.threads(), library.parallel(),
-        q.shape[0], k.shape[1], q.shape[1] // max(k.shape[1], 1), q.shape[2], k.shape[2], q.shape[3], v.shape[3],
-        plan.scale, 1 / (1 - plan.dropout_p),
-        TensorView.of(q), TensorView.of(k), TensorView.of(v),
-    )  # fmt: skip
-    view.mask = plan.mask.view
-    view.scores_count, view.dropout = len(plan.changes), plan.seed is not None
-    if plan.seed is not None:
-        view.seed, view.drop_below = plan.seed, int(plan.dropout_p * 2**32)
-    return view
-
-
-def chunks_for(tasks: int, threads: int, k_len: int) -> int:
-    """Into how many parts the keys are split so that every thread has work; a part is at least `_CHUNK_KEYS` long."""
-    if tasks >= threads or tasks == 0:
-        return 1
-    return max(min(-(-2 * threads // tasks), k_len // _CHUNK_KEYS), 1)
-
-
-def run(name: str, view: CallView) -> None:
-    """Call the kernels' function of that name."""
-    check(getattr(library.kernels(), name)(view))
-
-
-def check(flag: int) -> None:
-    """Raise when the kernels say that they could not."""
-    if flag:
-        raise RuntimeError(_FLAGS[flag])

@@ -18,7 +18,8 @@ from regard._derivatives import no_second
 from regard._errors import ArgumentError, ShapeError, UnsupportedError
 from regard.backends.native import library, limits, masks, spelling
 from regard.backends.native.abi import readable
-from regard.backends.native.function import Plan, Saved, backward, forward, forward_and_save
+from regard.backends.native.function import Saved, backward, forward, forward_and_save
+from regard.backends.native.plan import Plan
 from regard.backends.native.scores import Added
 
 _OPERANDS = "Tensor q, Tensor k, Tensor v, Tensor? sinks, Tensor[] tables"

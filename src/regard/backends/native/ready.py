@@ -11,7 +11,8 @@ from torch import Tensor
 from regard._derivatives import refuse_second
 from regard.backends.native import library
 from regard.backends.native.abi import CallView, TensorView, readable
-from regard.backends.native.function import Plan, check, chunks_for, forward_view, view_of
+from regard.backends.native.function import forward_view
+from regard.backends.native.plan import Plan, check, chunks_for, view_of
 
 _WORD = 8
 _FEW = 4096
