@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tests.needs import program
 from torch import Tensor
 
 from regard import _ready
@@ -62,3 +64,17 @@ def poisoned_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _called_from_regard() -> bool:
     return str(sys._getframe(2).f_globals.get("__name__", "")).startswith("regard.")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, started once."""
+    from playwright.sync_api import sync_playwright
+
+    arguments = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
+    if os.geteuid() == 0:
+        arguments.append("--no-sandbox")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=program("chromium"), args=arguments)
+        yield started
+        started.close()

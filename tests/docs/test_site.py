@@ -118,3 +118,28 @@ def test_the_performance_page_takes_any_record(tmp_path: Path, monkeypatch: pyte
     assert "to within 20%" in text
     assert list(performance.figures()) == ["bench-a.svg"]
     performance.figures.cache_clear()
+
+
+def test_the_example_is_small_and_shows_the_known_facts(site: Path) -> None:
+    page = site / "example" / "smollm2.html"
+    assert page.stat().st_size < 1.5e6
+    text = page.read_text("utf-8")
+    for name in ("sink_mass_1", "previous_token", "prefix_matching"):
+        assert f'"{name}":[[' in text
+    for guide in (site / "looking-inside.html", site / "zh-TW" / "looking-inside.html"):
+        assert "example/smollm2.html" in guide.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("folder", "word"), [(".", "sliding"), ("zh-TW", "softmax")])
+def test_the_search_works_from_a_folder(site: Path, browser: Any, folder: str, word: str) -> None:
+    context = browser.new_context(viewport={"width": 1300, "height": 800})
+    tab = context.new_page()
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto((site / folder / "index.html").as_uri())
+    tab.click("input.md-search__input")
+    tab.keyboard.type(word, delay=20)
+    tab.wait_for_selector(".md-search-result__item", timeout=30_000)
+    assert word in tab.locator(".md-search-result__list").inner_text().lower()
+    assert all(url.startswith(("file:", "data:", "blob:", "about:")) for url in asked), asked
+    context.close()

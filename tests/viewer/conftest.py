@@ -1,30 +1,19 @@
-"""One browser for all tests; whatever a page asks the network for is noted and refused."""
+"""What a page does in the browser; whatever it asks the network for is noted and refused."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.needs import program
+from tests.viewer import screen
+
+import regard as rg
+from regard.viewer import save_html
 
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    arguments = ["--disable-background-networking", "--disable-component-update", "--no-first-run"]
-    if os.geteuid() == 0:
-        arguments.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=program("chromium"), args=arguments)
-        yield started
-        started.close()
 
 
 class Visit:
@@ -90,3 +79,24 @@ def visit(browser: Any, tmp_path: Path) -> Callable[..., Any]:
         return visiting(browser, path.as_uri() + fragment, **options)
 
     return opened
+
+
+@pytest.fixture(scope="session")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    other = [rg.inspect(*screen.noise(n), mask=rg.Causal()) for n in range(2)]
+    return save_html(
+        screen.patterned(),
+        tmp_path_factory.mktemp("screen") / "page.html",
+        tokens=screen.TOKENS,
+        scores=screen.SCORES,
+        compare=other,
+        title="one",
+    )
+
+
+@pytest.fixture
+def page(browser: Any, path: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page of `screen` at the fragment and with the options of the test's parameter."""
+    fragment, options = getattr(request, "param", ("", {}))
+    with visiting(browser, path.as_uri() + fragment, **options) as visit:
+        yield visit
