@@ -23,7 +23,12 @@ def test_a_saved_record_becomes_a_page(saved: Path, tmp_path: Path, capsys: pyte
     page = tmp_path / "page.html"
     assert main(["view", str(saved), "--compare", str(saved), "--html", str(page)]) == 0
     assert "page.html" in capsys.readouterr().out.replace("\n", "")
-    assert page.read_text("utf-8").startswith("<!doctype html>")
+    html = page.read_text("utf-8")
+    assert html.startswith("<!doctype html>")
+    assert '"sink_mass_1":[[' in html
+    assert '"prefix_matching":[[' not in html  # the record knows no words
+    assert main(["view", str(saved), "--no-scores", "--html", str(page)]) == 0
+    assert '"sink_mass_1":[[' not in page.read_text("utf-8")
 
 
 def test_a_saved_record_is_served(
@@ -68,6 +73,7 @@ def test_a_model_on_a_text_becomes_a_page_and_a_record(model: Path, tmp_path: Pa
     assert main([*asked, "--save", str(kept), "--html", str(page)]) == 0
     record = rg.load_record(kept)
     assert record.tokens == [["the", "cat", "sat", "the", "cat"]]
+    assert '"prefix_matching":[[' in page.read_text("utf-8")
     assert len(record.layers) == 2
     assert '"sat"' in page.read_text("utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,13 @@ from regard._errors import ArgumentError
 from regard.cli.console import make_console
 
 if TYPE_CHECKING:
+    from regard.head_scores import HeadScores
     from regard.recording import Record
+
+_FEW_COLUMNS = ("sink_mass_1", "previous_token")
+_EVERY_WEIGHT = ("prefix_matching", "duplicate_token")
+_MOST_WEIGHTS = 1 << 28
+"""A record of more weights than these is not gone over before its page is shown."""
 
 
 def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,6 +35,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--save", type=Path, metavar="PATH", help="also keep the record of --model")
     parser.add_argument("--compare", type=Path, metavar="RECORD", help="a second record, to be seen beside the first")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page instead of serving")
+    parser.add_argument(
+        "--no-scores", action="store_true", help="do not name the heads that show a known pattern most clearly"
+    )
     parser.add_argument("--port", type=int, default=0, help="default: any that is free")
     parser.add_argument("--no-browser", action="store_true", help="print the address only")
     parser.set_defaults(run=run)
@@ -41,17 +51,32 @@ def run(arguments: argparse.Namespace) -> int:
     record = _recorded(arguments)
     other = None if arguments.compare is None else load_record(arguments.compare)
     console = make_console()
+    scores = None if arguments.no_scores else _patterns(record)
     if arguments.html is not None:
-        console.print(f"saved {save_html(record, arguments.html, compare=other)}", highlight=False, soft_wrap=True)
+        console.print(
+            f"saved {save_html(record, arguments.html, compare=other, scores=scores)}", highlight=False, soft_wrap=True
+        )
         return 0
     path: Path | None = arguments.record or arguments.save
     cache = None if path is None else path.with_name(path.name + ".maps")
-    server = serve(record, compare=other, port=arguments.port, cache=cache)
+    server = serve(record, compare=other, scores=scores, port=arguments.port, cache=cache)
     console.print(f"{server.url}  (Ctrl-C stops)", highlight=False, soft_wrap=True)
     if not arguments.no_browser:
         server.open()
     server.wait()
     return 0
+
+
+def _patterns(record: Record) -> HeadScores | None:
+    """The scores that name a known pattern: those of a few columns always, the others while weights are few."""
+    run = record.run(0)
+    if run.runs[0].query_tokens is not None:
+        return None
+    weights = sum(math.prod(layer.weights.shape) for layer in run.layers)
+    names = list(_FEW_COLUMNS)
+    if run.runs[0].ids is not None and weights <= _MOST_WEIGHTS:
+        names.extend(_EVERY_WEIGHT)
+    return run.head_scores(names)
 
 
 def _recorded(arguments: argparse.Namespace) -> Record:
