@@ -67,6 +67,14 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "sinks": lambda: {"mask": rg.Causal(), "sinks": torch.tensor([0.5, 2.0, -1.0, 0.0])},
     "a function": lambda: {"score_mod": rg.ScoreMod(lambda s, b, h, q, k: s + torch.sin(q - k)), "mask": rg.Causal()},
     "scale": lambda: {"mask": rg.Causal(), "scale": 0.4},
+    "chunks": lambda: {"mask": rg.Chunked(8) & rg.Causal()},
+    "a rule for a mask": lambda: {"mask": rg.Predicate(lambda b, h, q, k: (q + k + h) % 3 != 0)},
+    "everything at once": lambda: {
+        "mask": rg.Causal() & rg.SlidingWindow(20),
+        "score_mod": [rg.Softcap(4.0), rg.Alibi.for_heads(HEADS), rg.Bias(halves(1, HEADS, 1, COLS, seed=7))],
+        "sinks": torch.tensor([0.5, 2.0, -1.0, 0.0]),
+        "scale": 0.3,
+    },
 }
 
 
@@ -86,12 +94,12 @@ def fetched(visit: Any, layer: int, head: int, hide: int = 0) -> Tensor:
     return torch.tensor([math.nan if x is None else x for x in flat]).view(ROWS, COLS)
 
 
-def tile(visit: Any, layer: int, head: int, zr: int, zc: int) -> dict[str, Tensor]:
+def tile(visit: Any, layer: int, head: int, zr: int, zc: int, row: int = 0, col: int = 0) -> dict[str, Tensor]:
     found = visit.viewer(
-        "async (v, [layer, head, zr, zc]) => { const p = await v.source.tile({record: 0, layer, head}, "
-        "{zr, zc, row: 0, col: 0}, 0, () => true); return {rows: p.rows, cols: p.cols, mass: [...p.mass], "
+        "async (v, [layer, head, zr, zc, row, col]) => { const p = await v.source.tile({record: 0, layer, head}, "
+        "{zr, zc, row, col}, 0, () => true); return {rows: p.rows, cols: p.cols, mass: [...p.mass], "
         "max: [...p.max], lift: [...p.lift], uniform: [...p.uniform]}; }",
-        [layer, head, zr, zc],
+        [layer, head, zr, zc, row, col],
     )
     shape = (found["rows"], found["cols"])
     return {name: torch.tensor(found[name]).view(shape) for name in ("mass", "max", "lift", "uniform")}
@@ -186,3 +194,17 @@ def test_sizes_far_from_one_survive_half_floats(visit: Any) -> None:
     seen = rg.inspect(q, k, k)
     with visit(to_html(seen)) as page:
         torch.testing.assert_close(fetched(page, 0, 0), seen.weights.dense()[0, 0], atol=1e-4, rtol=2e-3)
+
+
+def test_tiles_beyond_the_first_and_maps_of_many_stripes(visit: Any) -> None:
+    """1,100 tokens: more rows than the finest kept map has bins, and more than four tiles a side."""
+    q, k = halves(1, 1, 1100, DIM, seed=1), halves(1, 1, 1100, DIM, seed=2)
+    seen = rg.inspect(q, k, k, mask=rg.Causal() & rg.SlidingWindow(900))
+    want = seen.weights.dense()[0, 0]
+    with visit(to_html(seen)) as page:
+        for zr, zc, row, col in ((0, 0, 2, 1), (0, 0, 4, 4), (0, 2, 3, 0), (1, 1, 1, 1), (2, 2, 1, 0), (3, 3, 0, 0)):
+            planes = tile(page, 0, 0, zr, zc, row, col)
+            top, left = (row * 256) << zr, (col * 256) << zc
+            part = want[top : top + (256 << zr), left : left + (256 << zc)]
+            for kind in ("mass", "max"):
+                torch.testing.assert_close(planes[kind], bins(part, zr, zc, kind), atol=3e-6, rtol=1e-4)

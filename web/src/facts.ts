@@ -31,8 +31,9 @@ const PATTERNS: [RegExp, Partner | null][] = [
 const SHOWN = 3;
 /** Below this no head can be said to show the pattern. */
 const LEAST = 0.05;
-/** At most as many queries are looked at in search of a telling one. */
+/** At most as many queries, and weights, are looked at in search of a telling one. */
 const LOOKED_AT = 256;
+const WEIGHTS = 1 << 20;
 
 export function factsOf(record: RecordData, at: number): Fact[] {
   const facts: Fact[] = [];
@@ -61,7 +62,8 @@ export async function tellingRow(source: Source, ref: HeadRef, score: string, re
   const tokens = record.tokens;
   if (!partner || !tokens || record.queryTokens) return null;
   // In the second half, where there is much to choose from.
-  const from = Math.max(Math.floor(layer.rows / 2), layer.rows - LOOKED_AT);
+  const few = Math.max(1, Math.min(LOOKED_AT, Math.floor(WEIGHTS / layer.cols)));
+  const from = Math.max(Math.floor(layer.rows / 2), layer.rows - few);
   const weights = await source.part(ref, from, layer.rows, 0, layer.cols, 0);
   let best = 0.05;
   let row: number | null = null;

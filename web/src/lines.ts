@@ -37,7 +37,7 @@ export function windowOf({ layer, state, view }: Scene): Window {
 
 export class Lines {
   readonly canvas = h("canvas", { class: "lines", role: "img" });
-  readonly element = h("div", { class: "lines-box", tabindex: 0 }, this.canvas);
+  readonly element = h("div", { class: "lines-box", role: "region", tabindex: 0 }, this.canvas);
 
   constructor(private readonly choose: (focus: Focus) => void) {}
 

@@ -134,11 +134,14 @@ export class MapCanvas {
     const at = this.cell(x ?? plot.left + plot.width / 2, y ?? plot.top + plot.height / 2);
     const view = this.within(zoomed(this.view(), factor, at.j, at.i));
     if (smooth) this.events.glide(view);
-    else this.events.view(view);
+    else this.go(view);
   }
 
   go(view: View): void {
-    this.events.view(this.within(view));
+    const kept = this.within(view);
+    // Several steps may come before the next frame; each goes on from the one before.
+    this.scene!.view = kept;
+    this.events.view(kept);
   }
 
   /** `view` within the limits of what this map can show. */

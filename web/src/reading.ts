@@ -53,6 +53,7 @@ export class Reading {
     this.axis = new Choice<"query" | "key">(t("direction"), "", [["query", t("reads")], ["key", t("readBy")]], events.turn);
     this.share.setAttribute("aria-label", t("topP"));
     this.text.element.setAttribute("aria-label", t("textLabel"));
+    this.lines.element.setAttribute("aria-label", t("linesLabel"));
     this.lines.canvas.setAttribute("aria-label", t("linesLabel"));
     this.element.setAttribute("aria-label", t("readingLabel"));
     this.tabs.replaceChildren(
