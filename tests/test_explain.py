@@ -50,6 +50,7 @@ class TestPlanAndCall:
                 return result
 
             monkeypatch.setattr(kind, "run", run)
+            monkeypatch.setattr(kind, "ready", lambda self, call: None)
         plan = rg.explain(*operands(), **arguments)
         assert ran == []
         rg.attention(*operands(), **arguments)

@@ -1,4 +1,4 @@
-"""Installing where there is no C++ compiler: nothing is built, everything works, and `regard info` says what is missing."""
+"""Installing without a C++ compiler: nothing is built, everything works, and `regard info` says what is missing."""
 
 from __future__ import annotations
 
