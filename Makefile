@@ -19,8 +19,11 @@ check: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# Every case in less than ten minutes: a table, the record and a picture; RECORD=docs/data/NAME.json for the documentation's.
+RECORD ?= build/bench.json
 bench: $(READY)
-	$(BIN)/regard bench
+	mkdir -p build
+	$(BIN)/regard bench --json $(RECORD) --plot build/bench.png
 
 # Both languages into site/, with no network; every lesson runs.
 docs: $(TESTED)

@@ -44,7 +44,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each way (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=10, help="a case begins no new run after so long (default: %(default)g)"
+        "--seconds", type=float, default=6, help="a case begins no new run after so long (default: %(default)g)"
     )
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     parser.add_argument("--device", default="cpu", help="device of the timings (default: %(default)s)")
