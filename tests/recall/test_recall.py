@@ -78,13 +78,20 @@ def test_what_is_said_is_what_was_measured() -> None:
     rates = {"attention": 2e-3, "GRU": 1e-2, "LSTM": 5e-3}
     result = recall.Result(recall.Experiment(distances=(8, 16, 32)), {}, shares, rates)
     assert result.statements() == [
-        "learning rates, each the best of 0.002, 0.005, 0.01 in 400 steps: attention 0.002, GRU 0.01, LSTM 0.005.",
+        "learning rates: attention 0.002, GRU 0.01, LSTM 0.005, each the best of 0.002, 0.005, 0.01 in 200 steps.",
         "attention answers at least 9 in 10 questions at 8, 16, 32; at 32 it answers 95%.",
         "GRU answers at least 9 in 10 questions at 8; at 32 it answers 20%.",
         "LSTM answers at least 9 in 10 questions at none of the distances; at 32 it answers 30%.",
         "GRU keeps up with attention (within 5%) at 8.",
         "LSTM keeps up with attention (within 5%) at none of these distances.",
     ]
+
+
+def test_to_guess_together_is_not_to_keep_up() -> None:
+    shares = {"attention": [1.0, 0.13], "GRU": [0.99, 0.12]}
+    result = recall.Result(recall.Experiment(distances=(8, 512), learning_rates=(0.01,)), {}, shares, {"GRU": 0.01})
+    assert result.statements()[0] == "learning rates: GRU 0.01"
+    assert result.statements()[-1] == "GRU keeps up with attention (within 5%) at 8."
 
 
 def test_the_command_saves_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         description="Train a GRU, an LSTM and one attention layer with equally many parameters to recall the value of "
         "a key, and measure how often they do at distances from 2 to 512. Each item is one token with key and value.",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="training steps of each model (default: 2000)")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps of each model (default: 1000)")
     parser.add_argument(
         "--learning-rates",
         type=float,

@@ -32,7 +32,7 @@ def ask(batch: int, items: int, draw: torch.Generator, *, questions: int | None 
 
     With ``questions=None`` there is one question, about the first item: the one at the distance ``items``.
     """
-    keys = torch.rand(batch, KEYS, generator=draw).argsort(1)[:, :items]
+    keys = torch.rand(batch, KEYS, generator=draw).topk(items, dim=1).indices
     values = torch.randint(VALUES, (batch, items), generator=draw)
     which = torch.zeros(batch, 1, dtype=torch.int64)
     if questions is not None:
