@@ -22,7 +22,9 @@ from lessons import render  # noqa: E402, after the path is set
 _MARK = re.compile(r"^<!-- generate: (?P<name>[\w-]+) -->$", re.M)
 GENERATED = {
     "masks": tables.masks,
+    "masks-zh-TW": tables.masks_zh_tw,
     "backends": tables.backends,
+    "backends-zh-TW": tables.backends_zh_tw,
     "performance": performance.tables,
 }
 

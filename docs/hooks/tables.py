@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import matplotlib.pyplot as plt
@@ -25,16 +26,42 @@ MASKS = {
     "Causal() & ~Chunked(4)": "the past, without one's own chunk",
     "Causal() & (SlidingWindow(2) | Prefix(1))": "a window, and the first token as a sink",
 }
+MEANINGS_ZH_TW = (
+    "所有的鍵",
+    "`k ≤ q`：過去和自己",
+    "`q − 3 ≤ k ≤ q + 3`：前後各三個以內",
+    "前面三個和自己",
+    "`k < 4`",
+    "開頭四個是大家都看得到的提示，其餘維持因果",
+    "`q // 4 == k // 4`：四個一段",
+    "過去裡每隔三個看一個",
+    "三份因果的文件接成一列",
+    "`k < 9`：後面都是補齊的",
+    "過去，但不含自己這一段",
+    "一個視窗，再加上當作匯聚點的第一個 token",
+)
+SUMMARIES_ZH_TW = {
+    "native": "CPU 上的 C++ kernel，正向、反向都有，依處理器的指令集挑選",
+    "torch": "torch 內建的融合 kernel，只在意思完全相同時使用",
+    "flex": "用同樣的遮罩和分數修改來呼叫 FlexAttention；CUDA",
+    "blockwise": "純 PyTorch 的線上 softmax，只算看得到的區塊，記憶體 O(L)；什麼都能算",
+    "reference": "定義本身：稠密、好讀、任意階導數都有",
+}
 _LENGTH = 12
 
 
-def masks() -> str:
+def masks(head: str = "| | mask | a query at `q` sees |", meanings: Sequence[str] = tuple(MASKS.values())) -> str:
     """A table: a picture, the expression, what a query sees."""
-    rows = ["| | mask | a query at `q` sees |", "|---|---|---|"]
-    for n, (expression, meaning) in enumerate(MASKS.items()):
+    rows = [head, "|---|---|---|"]
+    for n, (expression, meaning) in enumerate(zip(MASKS, meanings, strict=True)):
         alt = meaning.replace("`", "")
         rows.append(f"| ![{alt}](figures/mask-{n}.svg){{ .mask }} | `{expression}` | {meaning} |")
     return "\n".join(rows)
+
+
+def masks_zh_tw() -> str:
+    """The same in 繁體中文."""
+    return masks("| | 遮罩 | 位置 `q` 的查詢看得到 |", MEANINGS_ZH_TW)
 
 
 @cache
@@ -53,26 +80,28 @@ def mask_figures() -> dict[str, bytes]:
     return made
 
 
+FEATURES = ("masks", "score_mods", "sinks", "dropout", "lse", "lse_gradient", "higher_derivatives")
+
+
 def backends() -> str:
     """What each backend declares of itself, in the order in which they are asked."""
-    features = {
-        "masks": "any mask",
-        "score_mods": "score changes",
-        "sinks": "sinks",
-        "dropout": "dropout",
-        "lse": "logsumexp",
-        "lse_gradient": "its gradient",
-        "higher_derivatives": "higher derivatives",
-    }
-    head = ["backend", "devices", "dtypes", *features.values()]
+    features = ["any mask", "score changes", "sinks", "dropout", "logsumexp", "its gradient", "higher derivatives"]
+    summaries = {name: backend(name).summary for name in backend_names()}
+    return _backends(["backend", "devices", "dtypes", *features], "all", "yes", summaries)
+
+
+def backends_zh_tw() -> str:
+    """The same in 繁體中文."""
+    features = ["任意遮罩", "分數修改", "sink", "dropout", "logsumexp", "它的梯度", "高階導數"]
+    return _backends(["後端", "裝置", "型別", *features], "全部", "可", SUMMARIES_ZH_TW)
+
+
+def _backends(head: list[str], every: str, yes: str, summaries: Mapping[str, str]) -> str:
     rows = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
-    notes = []
     for name in backend_names():
-        one = backend(name)
-        can = one.capabilities
+        can = backend(name).capabilities
         dtypes = ", ".join(str(dtype).removeprefix("torch.") for dtype in can.dtypes)
-        cells = [f"`{name}`", ", ".join(can.devices) or "all", dtypes]
-        cells += ["yes" if getattr(can, feature) else "–" for feature in features]
+        cells = [f"`{name}`", ", ".join(can.devices) or every, dtypes]
+        cells += [yes if getattr(can, feature) else "–" for feature in FEATURES]
         rows.append(f"| {' | '.join(cells)} |")
-        notes.append(f"* **`{name}`**: {one.summary}")
-    return "\n".join(rows) + "\n\n" + "\n".join(notes)
+    return "\n".join([*rows, "", *(f"* **`{name}`**: {summaries[name]}" for name in backend_names())])

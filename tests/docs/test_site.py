@@ -78,14 +78,16 @@ def test_no_mark_is_left_unfilled(site: Path) -> None:
         assert "generate:" not in page.read_text(encoding="utf-8"), page
 
 
-def test_the_backends_table_is_what_they_declare(site: Path) -> None:
+@pytest.mark.parametrize("language", [("concepts.html", "yes"), ("zh-TW/concepts.html", "可")])
+def test_the_backends_table_is_what_they_declare(site: Path, language: tuple[str, str]) -> None:
     from regard._dispatch import backend, backend_names
 
-    text = (site / "concepts.html").read_text(encoding="utf-8")
+    page, yes = language
+    text = (site / page).read_text(encoding="utf-8")
     for name in backend_names():
         row = re.search(rf"<tr>\s*<td><code>{name}</code></td>.*?</tr>", text, re.S)
         assert row, name
-        assert row[0].count("<td>yes</td>") == sum(
+        assert row[0].count(f"<td>{yes}</td>") == sum(
             getattr(backend(name).capabilities, feature)
             for feature in ("masks", "score_mods", "sinks", "dropout", "lse", "lse_gradient", "higher_derivatives")
         )
