@@ -51,6 +51,9 @@ export function emptyPlanes(rows: number, cols: number): Planes {
 
 export class Head {
   private readonly scratch: Float64Array;
+  /** Outside these columns the last weighed row sees nothing. */
+  private low = 0;
+  private high = 0;
   private readonly totals = new Map<number, RowTotals>();
 
   constructor(readonly numbers: HeadNumbers) {
@@ -98,27 +101,35 @@ export class Head {
     const { q, k, dim, mods } = this.numbers;
     const a = i * dim;
     let j = from;
-    // Four keys at a time, so that each number of the query is read once for them.
-    for (; j + 3 < to; j += 4) {
-      let b0 = j * dim;
-      let b1 = b0 + dim;
-      let b2 = b1 + dim;
-      let b3 = b2 + dim;
+    // Eight keys at a time, so that each number of the query is read once for them and no sum waits for another.
+    for (; j + 7 < to; j += 8) {
       let s0 = 0;
       let s1 = 0;
       let s2 = 0;
       let s3 = 0;
-      for (let d = a; d < a + dim; d++) {
-        const x = q[d];
-        s0 += x * k[b0++];
-        s1 += x * k[b1++];
-        s2 += x * k[b2++];
-        s3 += x * k[b3++];
+      let s4 = 0;
+      let s5 = 0;
+      let s6 = 0;
+      let s7 = 0;
+      for (let d = 0, b = j * dim; d < dim; d++, b++) {
+        const x = q[a + d];
+        s0 += x * k[b];
+        s1 += x * k[b + dim];
+        s2 += x * k[b + 2 * dim];
+        s3 += x * k[b + 3 * dim];
+        s4 += x * k[b + 4 * dim];
+        s5 += x * k[b + 5 * dim];
+        s6 += x * k[b + 6 * dim];
+        s7 += x * k[b + 7 * dim];
       }
       out[j] = s0;
       out[j + 1] = s1;
       out[j + 2] = s2;
       out[j + 3] = s3;
+      out[j + 4] = s4;
+      out[j + 5] = s5;
+      out[j + 6] = s6;
+      out[j + 7] = s7;
     }
     for (; j < to; j++) {
       let s = 0;
@@ -142,38 +153,63 @@ export class Head {
     }
   }
 
-  /** The totals of row i, computed if need be; leaves the row's scores in `scratch` when it did. */
-  private ensure(i: number, hide: number, totals: RowTotals): boolean {
-    if (!Number.isNaN(totals.lse[i])) return false;
-    const { cols, sink } = this.numbers;
+  /** The columns from .. to that row i may see, as `low` and `high`. */
+  private bound(i: number, from: number, to: number): void {
+    const { intervals, each } = this.numbers;
+    [this.low, this.high] = [from, to];
+    if (intervals === null) return;
+    let [low, high] = [to, from];
+    for (let n = 0; n < each; n++) {
+      const at = (i * each + n) * 2;
+      if (intervals[at] >= intervals[at + 1]) continue;
+      low = Math.min(low, intervals[at]);
+      high = Math.max(high, intervals[at + 1]);
+    }
+    this.low = Math.max(from, low);
+    this.high = Math.max(this.low, Math.min(to, high));
+  }
+
+  /**
+   * Weights of row i from column `low` to `high` in `scratch`, NaN where hidden, for the columns from .. to; its totals
+   * too, where they were not known.
+   */
+  private weigh(i: number, from: number, to: number, hide: number, totals: RowTotals): void {
     const s = this.scratch;
-    const first = Math.min(hide, cols);
-    this.scores(i, first, cols, s);
-    let top = hide === 0 && sink !== null ? sink : -Infinity;
-    for (let j = first; j < cols; j++) if (s[j] > top) top = s[j];
-    let sum = hide === 0 && sink !== null ? Math.exp(sink - top) : 0;
+    if (!Number.isNaN(totals.lse[i])) {
+      const lse = totals.lse[i];
+      this.bound(i, from, to);
+      this.scores(i, this.low, this.high, s);
+      for (let j = this.low; j < this.high; j++) s[j] = s[j] === -Infinity ? NaN : Math.exp(s[j] - lse);
+      return;
+    }
+    const { cols, sink } = this.numbers;
+    this.bound(i, Math.min(hide, cols), cols);
+    const { low, high } = this;
+    this.scores(i, low, high, s);
+    const start = hide === 0 && sink !== null ? sink : -Infinity;
+    let top = start;
+    for (let j = low; j < high; j++) if (s[j] > top) top = s[j];
+    let sum = start === -Infinity ? 0 : Math.exp(start - top);
     let seen = 0;
-    if (top > -Infinity) {
-      for (let j = first; j < cols; j++) {
-        if (s[j] > -Infinity) {
-          sum += Math.exp(s[j] - top);
-          seen++;
-        }
+    for (let j = low; j < high; j++) {
+      if (s[j] === -Infinity) s[j] = NaN;
+      else {
+        sum += s[j] = Math.exp(s[j] - top);
+        seen++;
       }
     }
     totals.lse[i] = top > -Infinity ? top + Math.log(sum) : -Infinity;
     totals.seen[i] = seen;
-    return true;
+    this.bound(i, from, to);
+    const share = 1 / sum;
+    for (let j = this.low; j < this.high; j++) s[j] *= share;
   }
 
   /** Weights of row i, columns from .. to, into `out` from `at` on; NaN where the pair is hidden. */
   row(i: number, from: number, to: number, hide: number, out: Float32Array | Float64Array, at: number): void {
-    const totals = this.totalsFor(hide);
-    const first = Math.max(from, Math.min(hide, to));
-    if (!this.ensure(i, hide, totals)) this.scores(i, first, to, this.scratch);
-    const s = this.scratch;
-    const lse = totals.lse[i];
-    for (let j = from; j < to; j++) out[at + j - from] = j < first || s[j] === -Infinity ? NaN : Math.exp(s[j] - lse);
+    this.weigh(i, Math.max(from, Math.min(hide, to)), to, hide, this.totalsFor(hide));
+    out.fill(NaN, at, at + to - from);
+    for (let j = this.low; j < this.high; j++) out[at + j - from] = this.scratch[j];
   }
 
   /**
@@ -187,23 +223,33 @@ export class Head {
     const first = Math.max(c0, Math.min(hide, c1));
     const { mass, max, lift, uniform, cols: width } = planes;
     for (let i = r0; i < r1; i++) {
-      if (!this.ensure(i, hide, totals)) this.scores(i, first, c1, s);
-      const lse = totals.lse[i];
+      this.weigh(i, first, c1, hide, totals);
       const seen = totals.seen[i];
       if (seen === 0) continue;
-      const bin = (i >> zr) << zr;
-      const share = 1 / (Math.min(bin + (1 << zr), rows) - bin);
+      const start = (i >> zr) << zr;
+      const share = 1 / (Math.min(start + (1 << zr), rows) - start);
       const even = share / seen;
       const line = ((i - r0) >> zr) * width;
-      for (let j = first; j < c1; j++) {
-        if (s[j] === -Infinity) continue;
-        const w = Math.exp(s[j] - lse);
-        const n = line + ((j - c0) >> zc);
-        mass[n] += w * share;
-        uniform[n] += even;
-        if (w > max[n]) max[n] = w;
-        const lifted = w * seen;
-        if (lifted > lift[n]) lift[n] = lifted;
+      const { low, high } = this;
+      for (let j = low; j < high; ) {
+        const bin = (j - c0) >> zc;
+        const stop = Math.min(high, c0 + ((bin + 1) << zc));
+        let sum = 0;
+        let top = 0;
+        let visible = 0;
+        for (; j < stop; j++) {
+          const w = s[j];
+          if (Number.isNaN(w)) continue;
+          sum += w;
+          visible++;
+          if (w > top) top = w;
+        }
+        if (visible === 0) continue;
+        const n = line + bin;
+        mass[n] += sum * share;
+        uniform[n] += visible * even;
+        if (top > max[n]) max[n] = top;
+        if (top * seen > lift[n]) lift[n] = top * seen;
       }
     }
   }
