@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regard._errors import ArgumentError
 
@@ -33,7 +33,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         nargs="*",
         metavar="CASE",
         help="cases to run; 'models' are those of whole models, 'training' whole training steps (default: all but "
-        "these; --list names them)",
+        "these, and what stands alone; --list names them)",
     )
     parser.add_argument("--list", action="store_true", help="name the cases and stop")
     parser.add_argument("--quick", action="store_true", help="a few short cases only, in about a minute")
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from rich.console import Console
 
-    from regard.bench import cases
+    from regard.bench import cases, recording, viewer
     from regard.bench.features import FEATURES
     from regard.bench.flex import FLEX
     from regard.bench.forced import measure_forced
@@ -76,12 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     whole = {"models": MODELS, "training": TRAINING}  # minutes each: run only when they are asked for
     every = (*KERNELS, *FEATURES, *GATHERING, *FLEX, *cases.CASES, *MODULES, *MODELS, *TRAINING)
+    alone: dict[str, Any] = {"recording": recording, "viewer": viewer}  # neither a pair of ways nor quick
     console = Console()
     if arguments.list:
         for case in every:
             console.print(f"[bold]{case.name}[/]  {case.title}; against {case.against}", highlight=False)
         console.print(f"[bold]{MEMORY}[/]  peak memory of a causal forward and backward pass", highlight=False)
         console.print(f"[bold]{WEIGHTS_MEMORY}[/]  peak memory of attention and what is asked of its weights")
+        for name, module in alone.items():
+            console.print(f"[bold]{name}[/]  {module.TITLE}", highlight=False)
         console.print(f"[bold]{GROWTH}[/]  time against visible pairs, from 1,024 to 65,536 tokens", highlight=False)
         return 0
     rivals = _checked_rivals(arguments.against)
@@ -91,13 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
     chosen = [case.name for case in usual if case.quick or not arguments.quick]
     wanted = arguments.cases or [*([] if arguments.quick else [WEIGHTS_MEMORY, MEMORY]), *chosen, GROWTH]
     wanted = [name for asked in wanted for name in ([c.name for c in whole[asked]] if asked in whole else [asked])]
-    unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY, WEIGHTS_MEMORY, GROWTH})
+    unknown = sorted(set(wanted) - {case.name for case in every} - {MEMORY, WEIGHTS_MEMORY, GROWTH, *alone})
     if unknown:
         raise ArgumentError(f"no case is named {', '.join(unknown)}. `regard bench --list` names them.")
-    for case in every:
-        if case.name in wanted and case.missing:
-            console.print(f"[yellow]{case.name} is left out:[/] {case.missing}", highlight=False)
-            wanted = [name for name in wanted if name != case.name]
+    reasons = {case.name: case.missing for case in every} | {name: m.missing() for name, m in alone.items()}
+    for name in [name for name in wanted if reasons.get(name)]:
+        console.print(f"[yellow]{name} is left out:[/] {reasons[name]}", highlight=False)
+        wanted.remove(name)
     if arguments.runs < 1 or arguments.tokens < 1:
         raise ArgumentError(f"--runs and --tokens must be at least 1: got {arguments.runs} and {arguments.tokens}.")
     if arguments.threads:
@@ -110,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
     measured: list[Measured] = []
     used: list[MemoryUse] = []
     growth: Growth | None = None
+    by_themselves: dict[str, recording.Recording | viewer.Viewed] = {}
     for name in wanted:
         with console.status(f"measuring {name} …"):
             if name == MEMORY:
@@ -118,6 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
                 used.append(measure_weights_memory(arguments.tokens // 2))
             elif name == GROWTH:
                 growth = measure_growth(arguments.runs)
+            elif name in alone:
+                by_themselves[name] = alone[name].measure(arguments.runs)
             else:
                 case = next(c for c in every if c.name == name)
                 how = measure if case.variant in (None, machine.kernels) else measure_forced
@@ -132,6 +138,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(str(use), highlight=False)
     if growth is not None:
         console.print(str(growth), highlight=False)
+    for figures in by_themselves.values():
+        console.print(str(figures), highlight=False)
     if arguments.plot:
         from regard.bench.picture import draw
 
@@ -142,6 +150,7 @@ def run(arguments: argparse.Namespace) -> int:
         record["limits"] = None if limits is None else limits.record()
         record["memory"] = [use.record() for use in used]
         record["growth"] = None if growth is None else growth.record()
+        record.update({name: figures.record() for name, figures in by_themselves.items()})
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"saved {arguments.json}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -98,20 +99,20 @@ def peak_extra(function: Callable[[], object]) -> int:
     """
     if not _STATUS.exists():
         raise ArgumentError("memory is measured from /proc/self/status, which only Linux has: got another system.")
-    before = peak = _resident()
+    before = peak = resident()
     done = threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not done.is_set():
-            peak = max(peak, _resident())
+            peak = max(peak, resident())
             time.sleep(_EVERY)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
         kept = function()
-        peak = max(peak, _resident())
+        peak = max(peak, resident())
         del kept
     finally:
         done.set()
@@ -119,11 +120,20 @@ def peak_extra(function: Callable[[], object]) -> int:
     return peak - before
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of this process in memory."""
     for line in _STATUS.read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def settled() -> int:
+    """`resident`, once the allocator has given back what is free: holes between blocks are not what a result holds."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
+    return resident()
 
 
 @contextmanager

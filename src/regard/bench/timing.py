@@ -32,13 +32,17 @@ def alternate(
     runs: int,
     repeat: int = 1,
     seconds: float = float("inf"),
+    *,
+    warm: bool = False,
 ) -> Pair:
     """Run both once to warm up, then ``runs`` times in turn, so that a drift of the machine's speed hits both.
 
     A run is ``repeat`` calls, and its time that of one. No turn begins once ``seconds`` have passed; one always does.
+    What is ``warm`` already needs no first run.
     """
     began = time.perf_counter()
-    ours(), theirs()
+    if not warm:
+        ours(), theirs()
     times: tuple[list[float], list[float]] = ([], [])
     while len(times[0]) < runs and (not times[0] or time.perf_counter() - began < seconds):
         for spent, function in zip(times, (ours, theirs), strict=True):

@@ -18,6 +18,9 @@ BASE_BINS = 4096
 _STRIP_ROWS, _STRIP_PAIRS = 4096, 1 << 27
 """Most rows of a strip of a sweep, and about its pairs: a fifth of a second, for others wait meanwhile."""
 
+_STRIP_BINS = 512
+"""Rows of bins that are pooled at a time."""
+
 
 def base_level(length: int) -> int:
     """The least ``z`` at which ``length`` fits into `BASE_BINS` bins of ``2**z``."""
@@ -67,6 +70,9 @@ class Pyramid:
             first = rows.start >> self.zr
             base[:, first : first + planes.shape[1]] = planes
             self.done = min(done, 0.999)
+        for up in range(1, max(self._shape[1:]).bit_length()):
+            turn()
+            self._level(up, up)
         part.replace(self.path)
         self.done = 1.0
 
@@ -97,8 +103,10 @@ class Pyramid:
         if (up, over) not in self._levels:
             below = (max(up - 1, 0), max(over - 1, 0))
             rows, cols = up - below[0], over - below[1]
-            z = self.zr + below[0]
-            self._levels[up, over] = coarser(self._level(*below), rows, cols, z, self.maps.rows)
+            z, finer = self.zr + below[0], self._level(*below)
+            strips = range(0, finer.shape[1], _STRIP_BINS)
+            parts = [coarser(finer[:, n : n + _STRIP_BINS], rows, cols, z, self.maps.rows - (n << z)) for n in strips]
+            self._levels[up, over] = torch.cat(parts, 1)
         return self._levels[up, over]
 
 
