@@ -11,6 +11,7 @@ from torch import Tensor
 
 import regard as rg
 from regard import head_scores as hs
+from regard.backends.native import library
 from regard.weights import AttentionWeights, stream
 
 L = 23
@@ -181,6 +182,19 @@ def test_every_score_is_its_dense_definition(layer: hs.Material) -> None:
         torch.testing.assert_close(
             found[score.name], define(layer), atol=2e-6, rtol=2e-5, equal_nan=True, msg=score.name
         )
+
+
+@pytest.mark.skipif(not library.supported(), reason="no kernels were built here")
+def test_what_the_kernels_gather_is_no_other_score(layer: hs.Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("streamed tile by tile")
+
+    monkeypatch.setattr("regard.head_scores.compute.stream", never)
+    gathered = [hs.Entropy(), hs.EffectiveTokens(), hs.Confidence(), hs.HeavyHitters(), hs.MaxLogit()]
+    found, _ = hs.scores_of(layer, gathered)
+    for score in gathered:
+        want = next(define for known, define in DEFINITIONS.values() if known.name == score.name)(layer)
+        torch.testing.assert_close(found[score.name], want, atol=2e-6, rtol=2e-5, equal_nan=True, msg=score.name)
 
 
 def test_a_learned_sink_has_its_share() -> None:

@@ -22,7 +22,9 @@ from regard.head_scores.repeats import DuplicateToken, Induction, PrefixMatching
 from regard.head_scores.sink import LearnedSinkShare, SinkMass, SinkRate
 from regard.head_scores.table import Head, HeadScores
 from regard.head_scores.value_weighted import ValueWeighted
-from regard.weights.stream import stream
+from regard.weights.kernels import gathered
+from regard.weights.part import finite
+from regard.weights.stream import Reduction, stream
 
 DEFAULT: tuple[HeadScore, ...] = (
     SinkMass(1),
@@ -79,15 +81,23 @@ def chosen(names: Which) -> tuple[HeadScore, ...]:
 def scores_of(of: Material, scores: Sequence[HeadScore]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Each score of one layer, float64 ``(B, H)``, and the reason for each that it does not have.
 
-    All that need the weights of every pair share one pass over them.
+    All that need the weights of every pair share one pass over them, which the compiled kernels make where entropy,
+    confidence, the largest logit and received mass are all that is asked.
     """
     missing = {score.name: why for score in scores if (why := score.missing(of)) is not None}
     present = [score for score in scores if score.name not in missing]
     wanted = {name: make for score in present for name, make in score.parts(of).items()}
     with without_autocast(of.call.q.device):
-        found = stream(of.call, of.lse, [make() for make in wanted.values()]) if wanted else []
-        parts = dict(zip(wanted, found, strict=True))
+        parts = dict(zip(wanted, _pass(of, [make() for make in wanted.values()]), strict=True))
         return {score.name: score.value(of, parts).to(torch.float64).cpu() for score in present}, missing
+
+
+def _pass(of: Material, reductions: list[Reduction]) -> list[Tensor]:
+    """One pass over the weights: by the compiled kernels if they know all that is asked, else tile by tile."""
+    lse = finite(of.lse)
+    if reductions and gathered(of.call, lse, reductions):
+        return [reduction.finish(lse) for reduction in reductions]
+    return stream(of.call, of.lse, reductions) if reductions else []
 
 
 class Scored(NamedTuple):
