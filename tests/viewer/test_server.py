@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,9 @@ from tests.viewer.conftest import visiting
 
 import regard as rg
 from regard.viewer import Server, serve
+from regard.viewer.maps import HeadMaps
+from regard.viewer.server import MOST_WAITING, Answers, RefusalError, Turns
+from regard.viewer.subject import subject_of
 
 LENGTH = 300
 
@@ -137,3 +141,126 @@ def test_the_maps_stay_beside_the_record(inspection: rg.Inspection, tmp_path: Pa
     with serve(inspection, cache=tmp_path) as running:
         first = json.loads(get(running, own(running, "overview?record=0&layer=0&head=0&hide=0"))[1])
         assert first == {"done": 1.0}
+
+
+def answers(inspection: rg.Inspection, folder: Path) -> Answers:
+    return Answers([subject_of(inspection)], folder)
+
+
+ASKED = {"record": 0, "layer": 0, "head": 0, "hide": 0, "zr": 0, "zc": 0, "row": 0, "col": 0}
+
+
+def test_what_nobody_waits_for_is_not_computed(
+    inspection: rg.Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answers(inspection, tmp_path)
+    computed: list[object] = []
+    monkeypatch.setattr(HeadMaps, "pool", lambda *given: computed.append(given))
+    with pytest.raises(RefusalError, match="nobody waits") as refused:
+        asked.tile({**ASKED, "zr": 0, "zc": 0}, lambda: False)
+    assert refused.value.status == 499
+    assert not computed
+
+
+def test_a_visitor_who_left_is_noticed(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request whose connection is closed while another one is computed is dropped without being computed."""
+    begun, go_on, computed = threading.Event(), threading.Event(), []
+
+    def slow(maps: HeadMaps, rows: slice, cols: slice, hide: int = 0) -> torch.Tensor:
+        computed.append(rows.start)
+        begun.set()
+        assert go_on.wait(20)
+        return torch.zeros(1, 1)
+
+    monkeypatch.setattr(HeadMaps, "weights", slow)
+    path = own(server, "part?record=0&layer=0&head=0&hide=0&r0={0}&r1={1}&c0=0&c1=1")
+    first = threading.Thread(target=get, args=(server, path.format(1, 2)))
+    first.start()
+    assert begun.wait(20)
+    gone = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    gone.request("GET", path.format(2, 3))
+    turns = server.answers.turns
+    for _ in range(400):
+        if turns._waiting == 2:
+            break
+        time.sleep(0.01)
+    assert turns._waiting == 2
+    gone.close()
+    go_on.set()
+    first.join(20)
+    assert get(server, path.format(3, 4))[0] == 200
+    assert computed == [1, 3]
+
+
+def test_more_than_a_queue_of_requests_are_refused(inspection: rg.Inspection, tmp_path: Path) -> None:
+    turns = answers(inspection, tmp_path).turns
+    with turns:
+        waiting = [
+            threading.Thread(target=turns.at_once, args=(lambda: torch.zeros(1), lambda: True))
+            for _ in range(MOST_WAITING)
+        ]
+        for thread in waiting:
+            thread.start()
+        for _ in range(400):
+            if turns._waiting == MOST_WAITING:
+                break
+            time.sleep(0.01)
+        with pytest.raises(RefusalError, match=f"{MOST_WAITING} requests are waiting already") as refused:
+            turns.at_once(lambda: torch.zeros(1), lambda: True)
+        assert refused.value.status == 503
+    for thread in waiting:
+        thread.join(20)
+    assert turns._waiting == 0
+    assert turns.at_once(lambda: torch.ones(1), lambda: True).item() == 1
+
+
+def test_progress_grows_and_a_tile_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two strips of a sweep whoever waits gets its answer, and progress is told."""
+    monkeypatch.setattr("regard.viewer.pyramid._STRIP_PAIRS", 1 << 12)
+    monkeypatch.setattr("regard.viewer.pyramid._STRIP_ROWS", 64)
+    q = torch.randn(1, 1, 4500, 4)
+    asked = answers(rg.inspect(q, q, q, mask=rg.Causal()), tmp_path)
+    told: list[float] = []
+    step = Turns.step
+
+    def watched(turns: Turns, closed: Any) -> None:
+        step(turns, closed)
+        told.append(asked.pyramid(0, 0, 0, 0).done)
+
+    monkeypatch.setattr(Turns, "step", watched)
+    assert asked.overview(0, 0, 0, 0) == {"done": 0.0}
+    with pytest.raises(RefusalError, match="overview is not complete"):
+        asked.tile({**ASKED, "zr": 1, "zc": 1}, lambda: True)
+    assert asked.tile(ASKED, lambda: True).shape == (4, 256, 256)
+    assert asked.pyramid(0, 0, 0, 0).done < 1
+    for _ in range(800):
+        if asked.overview(0, 0, 0, 0)["done"] == 1:
+            break
+        time.sleep(0.02)
+    assert told == sorted(told)
+    assert len({round(done, 3) for done in told}) > 20
+
+
+def test_closing_ends_a_sweep(inspection: rg.Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    pool = HeadMaps.pool
+
+    def slow(*given: Any) -> torch.Tensor:
+        begun.set()
+        assert go_on.wait(20)
+        return pool(*given)
+
+    monkeypatch.setattr(HeadMaps, "pool", slow)
+    monkeypatch.setattr("regard.viewer.pyramid._STRIP_ROWS", 64)
+    asked = answers(inspection, tmp_path)
+    asked.overview(0, 0, 0, 0)
+    assert begun.wait(20)
+    asked.closed = True
+    go_on.set()
+    for _ in range(400):
+        if not asked._building:
+            break
+        time.sleep(0.01)
+    assert not asked._building
+    assert asked.pyramid(0, 0, 0, 0).done < 1
+    assert not list(tmp_path.glob("*.maps"))
