@@ -27,6 +27,7 @@ const script = await build({
   entryPoints: [join(here, "src", "main.ts")],
   plugins: [workerAsText],
 });
+const widget = await build({ ...common, format: "esm", entryPoints: [join(here, "src", "widget.ts")] });
 const style = await build({ ...common, entryPoints: [join(here, "src", "style.css")] });
 // What the files were built from; a test recomputes it, also where there is no Node.
 const hash = createHash("sha256");
@@ -35,6 +36,7 @@ const origin = `/* built from web/src ${hash.digest("hex").slice(0, 16)} */\n`;
 
 const made = {
   "viewer.js": origin + script.outputFiles[0].text.replaceAll("</script", "<\\/script").replaceAll("<!--", "<\\!--"),
+  "widget.js": origin + widget.outputFiles[0].text,
   "viewer.css": style.outputFiles[0].text,
 };
 let same = true;

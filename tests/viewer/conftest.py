@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,15 @@ class Visit:
 
 
 @contextmanager
-def visiting(browser: Any, address: str, *, allow: str = "file:", **options: Any) -> Iterator[Visit]:
+def visiting(
+    browser: Any,
+    address: str,
+    *,
+    allow: str = "file:",
+    exposed: Mapping[str, Callable[..., object]] | None = None,
+    **options: Any,
+) -> Iterator[Visit]:
+    """Open an address and wait for its viewer; ``exposed`` are functions that its scripts may call."""
     settings = {"viewport": {"width": 1280, "height": 800}, "locale": "en-US", **options}
     context = browser.new_context(**settings)
     page = context.new_page()
@@ -57,6 +65,8 @@ def visiting(browser: Any, address: str, *, allow: str = "file:", **options: Any
             route.abort()
 
     page.route("**/*", note)
+    for name, function in (exposed or {}).items():
+        page.expose_function(name, function)
     page.on("pageerror", lambda error: visit.errors.append(str(error)))
     page.on("console", lambda m: visit.errors.append(m.text) if m.type == "error" else None)
     try:

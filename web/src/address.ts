@@ -16,6 +16,11 @@ export class Address {
     private readonly state: () => State,
     changed: (state: State) => void,
   ) {
+    // In a frame, which has no address, the page around it speaks for one.
+    window.addEventListener("regard:go", (event) => {
+      const to = (event as CustomEvent<string>).detail;
+      if (to !== this.fragment()) changed(fromHash(to, this.start, this.data));
+    });
     window.addEventListener("hashchange", () => {
       if (location.hash.slice(1) !== this.fragment()) changed(this.read());
     });
@@ -39,6 +44,7 @@ export class Address {
 
   private write(): void {
     const fragment = this.fragment();
+    window.dispatchEvent(new CustomEvent("regard:at", { detail: fragment }));
     if (fragment === location.hash.slice(1)) return;
     try {
       history.replaceState(null, "", `#${fragment}`);

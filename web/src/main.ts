@@ -2,11 +2,19 @@
 
 import { App } from "./app";
 import { Embedded } from "./embedded";
+import { PARENT, ready, throughParent } from "./frame";
 import type { PageData } from "./payload";
-import { Served } from "./served";
+import { overHttp, Served } from "./served";
+import type { Source } from "./source";
 
 const root = document.querySelector<HTMLElement>("main.regard")!;
 const data = JSON.parse(document.querySelector("script.regard-data")!.textContent!) as PageData;
-const source = data.server === undefined ? new Embedded(data) : new Served(data, data.server);
+
+function sourceOf(server: string | undefined): Source {
+  if (server === undefined) return new Embedded(data);
+  return new Served(data, server === PARENT ? throughParent() : overHttp(server));
+}
+
 // The element carries its app, so that scripts and tests can ask for weights.
-Object.assign(root, { viewer: new App(root, data, source) });
+Object.assign(root, { viewer: new App(root, data, sourceOf(data.server)) });
+if (data.server === PARENT) ready();

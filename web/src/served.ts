@@ -1,4 +1,4 @@
-// The source of a page that Python serves: tiles over HTTP, a few at a time.
+// The source of a page that Python answers for, over HTTP or through a frame's parent: tiles, a few at a time.
 
 import { coarser, type Planes } from "./head";
 import { keyOf, type HeadRef, type LayerData, type PageData } from "./payload";
@@ -21,6 +21,14 @@ interface Waiting {
 
 const pause = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 
+/** A way to ask Python. */
+type Get = (path: string, signal: AbortSignal) => Promise<Response>;
+
+export const overHttp =
+  (base: string): Get =>
+  (path, signal) =>
+    fetch(`${base}/${path}`, { signal, cache: "no-store" });
+
 export class Served implements Source {
   private queue: Waiting[] = [];
   private order = 0;
@@ -30,7 +38,7 @@ export class Served implements Source {
 
   constructor(
     private readonly data: PageData,
-    private readonly base: string,
+    private readonly get: Get,
   ) {}
 
   private layer(ref: HeadRef): LayerData {
@@ -61,7 +69,7 @@ export class Served implements Source {
     const controller = new AbortController();
     this.flying.set(job, controller);
     try {
-      const response = await fetch(`${this.base}/${job.path}`, { signal: controller.signal, cache: "no-store" });
+      const response = await this.get(job.path, controller.signal);
       if (!response.ok) throw new Error(await response.text());
       job.resolve(response);
     } catch (error) {

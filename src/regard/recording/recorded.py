@@ -232,6 +232,10 @@ class Record:
         """Serve the record to a browser on this machine; arguments are those of `regard.viewer.serve`."""
         return import_module("regard.viewer").serve(self, **options)
 
+    def widget(self, **options: Any) -> Any:
+        """Show the record in a live notebook at any length; arguments are those of `regard.viewer.widget`."""
+        return import_module("regard.viewer").widget(self, **options)
+
     def _repr_html_(self) -> str:
         page: str = import_module("regard.viewer").repr_html(self)
         return page

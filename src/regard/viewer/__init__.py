@@ -5,6 +5,7 @@ from __future__ import annotations
 import html as _html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from regard._errors import ArgumentError
 from regard.head_scores import HeadScores
@@ -16,6 +17,7 @@ from regard.viewer.page import MAX_BYTES, embedded
 from regard.viewer.server import Server as Server
 from regard.viewer.subject import Recorded as Recorded
 from regard.viewer.subject import subject_of
+from regard.viewer.widget import make_widget
 
 NOTEBOOK_BYTES = 16 * 2**20
 """A larger page is not put into a notebook unasked."""
@@ -144,3 +146,47 @@ def serve(
     first = subject_of(record, tokens=tokens, query_tokens=query_tokens, title=title, entry=entry, scores=scores)
     others = [] if compare is None else [subject_of(compare, entry=entry)]
     return Server([first, *others], port=port, cache=cache)
+
+
+def widget(
+    record: object,
+    *,
+    tokens: Sequence[str] | None = None,
+    query_tokens: Sequence[str] | None = None,
+    scores: Scores | None = None,
+    compare: object = None,
+    title: str | None = None,
+    entry: int = 0,
+    height: int = 720,
+    cache: str | Path | None = None,
+) -> Any:
+    """The page of `serve` as a widget of a live notebook (``pip install 'regard[jupyter]'``), at any length.
+
+    Its questions go over the notebook's connection, so it works with a kernel on another machine; they are answered
+    between two cells, not while one runs. ``.state`` is what is on the screen, synced both ways; ``.layer``, ``.head``
+    and ``.view`` read it, ``.show(layer, head)`` sets it. Without a kernel it is blank: a saved notebook keeps the page
+    that a record is as a cell's result.
+
+    Args:
+        record: as in `save_html`.
+        tokens: as in `save_html`.
+        query_tokens: as in `save_html`.
+        scores: as in `save_html`.
+        compare: as in `save_html`.
+        title: as in `save_html`.
+        entry: as in `save_html`.
+        height: in pixels.
+        cache: the folder in which pooled maps are kept for the next time; default: a temporary one.
+
+    Returns:
+        An ``anywidget.AnyWidget``.
+
+    Raises:
+        MissingError: anywidget is not installed.
+        ArgumentError: a batch entry that is not there.
+        KindError: something that holds no attention.
+        ShapeError: tokens or scores that do not fit.
+    """
+    first = subject_of(record, tokens=tokens, query_tokens=query_tokens, title=title, entry=entry, scores=scores)
+    others = [] if compare is None else [subject_of(compare, entry=entry)]
+    return make_widget([first, *others], height=height, cache=cache)

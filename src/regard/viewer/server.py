@@ -14,7 +14,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from urllib.parse import parse_qs, urlsplit
 
 import torch
@@ -33,6 +33,21 @@ MOST_WAITING = 64
 
 _MOST_NUMBERS = 1 << 24
 _KEPT = 8
+
+
+_ASKED = {
+    "overview": ("record", "layer", "head", "hide"),
+    "tile": ("record", "layer", "head", "hide", "zr", "zc", "row", "col"),
+    "part": ("record", "layer", "head", "hide", "r0", "r1", "c0", "c1"),
+}
+
+
+class Answer(NamedTuple):
+    """A media type, the bytes, and of numbers their shape."""
+
+    kind: str
+    body: bytes
+    shape: str | None
 
 
 class RefusalError(Exception):
@@ -183,6 +198,24 @@ class Answers:
             raise RefusalError(413, f"a part has at most {_MOST_NUMBERS} weights.")
         return self.turns.at_once(lambda: maps.weights(slice(r0, r1), slice(c0, c1), hide), still_wanted)
 
+    def answer(self, name: str, query: str, still_wanted: Callable[[], bool]) -> Answer:
+        """What a page asks for by a name and its numbers; raises `RefusalError`."""
+        wanted = _ASKED.get(name)
+        if wanted is None:
+            raise RefusalError(404, "there is nothing of this name.")
+        given = parse_qs(query)
+        try:
+            numbers = {key: int(given[key][0]) for key in wanted}
+        except (KeyError, ValueError):
+            raise RefusalError(400, f"{name} takes the numbers {', '.join(wanted)}.") from None
+        if name == "overview":
+            found = self.overview(*(numbers[key] for key in wanted))
+            return Answer("application/json", json.dumps(found).encode(), None)
+        tensor = self.tile(numbers, still_wanted) if name == "tile" else self.part(numbers, still_wanted)
+        shape = ",".join(str(n) for n in tensor.shape)
+        body = tensor.to(torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes()
+        return Answer("application/octet-stream", body, shape)
+
 
 class Server:
     """A running viewer. Close it with `close`, or use it in a ``with`` block.
@@ -287,26 +320,8 @@ class _Handler(BaseHTTPRequestHandler):
         if name == "":
             self._send(200, "text/html; charset=utf-8", self.html)
             return
-        wanted = {
-            "overview": ("record", "layer", "head", "hide"),
-            "tile": ("record", "layer", "head", "hide", "zr", "zc", "row", "col"),
-            "part": ("record", "layer", "head", "hide", "r0", "r1", "c0", "c1"),
-        }.get(name)
-        if wanted is None:
-            raise RefusalError(404, "there is nothing of this name.")
-        given = parse_qs(query)
-        try:
-            numbers = {key: int(given[key][0]) for key in wanted}
-        except (KeyError, ValueError):
-            raise RefusalError(400, f"{name} takes the numbers {', '.join(wanted)}.") from None
-        if name == "overview":
-            found = self.answers.overview(*(numbers[key] for key in wanted))
-            self._send(200, "application/json", json.dumps(found).encode())
-            return
-        tensor = getattr(self.answers, name)(numbers, self._connected)
-        shape = ",".join(str(n) for n in tensor.shape)
-        body = tensor.to(torch.float32).contiguous().numpy().astype("<f4", copy=False).tobytes()
-        self._send(200, "application/octet-stream", body, shape)
+        found = self.answers.answer(name, query, self._connected)
+        self._send(200, found.kind, found.body, found.shape)
 
     def _connected(self) -> bool:
         """Whether the visitor still waits: one who went on has closed the connection."""
