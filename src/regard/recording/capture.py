@@ -40,7 +40,8 @@ def record(
     recorded. Prompt and generated tokens become one map; forwards of their own become runs of their own.
 
     Queries and keys are kept by reference, without their gradients' graph. Keys of a cache that grows by new tensors
-    are shared with it; from one that is written in place, only new keys are copied.
+    are shared with it; from one that is written in place, only new keys are copied. What else is written in place while
+    it is recorded is refused, by torch's counters; in inference mode, which has none, by a look at some tokens.
 
     Args:
         model: whose modules are recorded.

@@ -15,6 +15,7 @@ TOKENS = 2
 
 _SMALL = 1 << 16
 _LEAST_ROOM = 64
+_SAMPLE = 16
 
 
 class Growing:
@@ -26,7 +27,7 @@ class Growing:
 
     def __init__(self) -> None:
         self._parts: list[Tensor] = []
-        self._versions: list[int | None] = []
+        self._marks: list[int | Tensor] = []
         self._room: Tensor | None = None
         self._used = 0
         self.length = 0
@@ -49,7 +50,7 @@ class Growing:
 
     def replace(self, x: Tensor) -> None:
         """Hold ``x``, which begins with all that was there, instead."""
-        self._parts, self._versions, self._room, self._used = [], [], None, 0
+        self._parts, self._marks, self._room, self._used = [], [], None, 0
         self._hold(x)
         self.length = x.shape[TOKENS]
 
@@ -83,7 +84,7 @@ class Growing:
         Raises:
             StaleError: it was.
         """
-        if any(version(x) != before for x, before in zip(self._parts, self._versions, strict=True)):
+        if any(_changed(x, before) for x, before in zip(self._parts, self._marks, strict=True)):
             raise StaleError(
                 "what a layer attended with was changed in place while it was recorded, and a record keeps queries and "
                 "keys by reference. Record with copy=True."
@@ -102,7 +103,7 @@ class Growing:
 
     def _hold(self, x: Tensor) -> None:
         self._parts.append(x)
-        self._versions.append(version(x))
+        self._marks.append(_mark(x))
 
     def _write(self, x: Tensor) -> None:
         count = x.shape[TOKENS]
@@ -114,6 +115,25 @@ class Growing:
             self._room, self._used = x.new_empty((*x.shape[:TOKENS], size, *x.shape[TOKENS + 1 :])), 0
         self._room.narrow(TOKENS, self._used, count).copy_(x)
         self._used += count
+
+
+def _mark(x: Tensor) -> int | Tensor:
+    """By what a change in place is noticed: the counter, or some tokens of an inference tensor, which has none."""
+    counted = version(x)
+    return _sample(x) if counted is None else counted
+
+
+def _changed(x: Tensor, before: int | Tensor) -> bool:
+    if not isinstance(before, Tensor):
+        return version(x) != before
+    now = _sample(x)
+    return not bool(((now == before) | (now.isnan() & before.isnan())).all())
+
+
+def _sample(x: Tensor) -> Tensor:
+    count = x.shape[TOKENS]
+    places = torch.linspace(0, count - 1, min(count, _SAMPLE), dtype=torch.float64).long()
+    return x.detach().index_select(TOKENS, places.to(x.device))
 
 
 def _on_disk(x: Tensor) -> bool:
