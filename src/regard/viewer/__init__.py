@@ -16,7 +16,7 @@ from regard.viewer.migrate import model_view as model_view
 from regard.viewer.page import MAX_BYTES, embedded
 from regard.viewer.server import Server as Server
 from regard.viewer.subject import Recorded as Recorded
-from regard.viewer.subject import subject_of
+from regard.viewer.subject import Subject, subject_of
 from regard.viewer.widget import make_widget
 
 NOTEBOOK_BYTES = 16 * 2**20
@@ -38,9 +38,8 @@ def to_html(
     compress: bool = True,
 ) -> str:
     """The page of `save_html` as a string; the arguments are the same."""
-    first = subject_of(record, tokens=tokens, query_tokens=query_tokens, title=title, entry=entry, scores=scores)
-    others = [] if compare is None else [subject_of(compare, entry=entry)]
-    return embedded([first, *others], max_bytes=max_bytes, compress=compress)
+    subjects = _subjects(record, compare, tokens, query_tokens, scores, title, entry)
+    return embedded(subjects, max_bytes=max_bytes, compress=compress)
 
 
 def save_html(
@@ -143,9 +142,8 @@ def serve(
         KindError: something that holds no attention.
         ShapeError: tokens or scores that do not fit.
     """
-    first = subject_of(record, tokens=tokens, query_tokens=query_tokens, title=title, entry=entry, scores=scores)
-    others = [] if compare is None else [subject_of(compare, entry=entry)]
-    return Server([first, *others], port=port, cache=cache)
+    subjects = _subjects(record, compare, tokens, query_tokens, scores, title, entry)
+    return Server(subjects, port=port, cache=cache)
 
 
 def widget(
@@ -187,6 +185,19 @@ def widget(
         KindError: something that holds no attention.
         ShapeError: tokens or scores that do not fit.
     """
+    subjects = _subjects(record, compare, tokens, query_tokens, scores, title, entry)
+    return make_widget(subjects, height=height, cache=cache)
+
+
+def _subjects(
+    record: object,
+    compare: object,
+    tokens: Sequence[str] | None,
+    query_tokens: Sequence[str] | None,
+    scores: Scores | None,
+    title: str | None,
+    entry: int,
+) -> list[Subject]:
+    """What a page shows: a record, and what it is compared with."""
     first = subject_of(record, tokens=tokens, query_tokens=query_tokens, title=title, entry=entry, scores=scores)
-    others = [] if compare is None else [subject_of(compare, entry=entry)]
-    return make_widget([first, *others], height=height, cache=cache)
+    return [first] if compare is None else [first, subject_of(compare, entry=entry)]
