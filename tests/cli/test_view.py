@@ -1,12 +1,14 @@
 """``regard view``."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import regard as rg
 from regard.cli.main import main
+from regard.recording.text import record_text
 from regard.viewer import Server
 
 
@@ -76,6 +78,32 @@ def test_a_model_on_a_text_becomes_a_page_and_a_record(model: Path, tmp_path: Pa
     assert '"prefix_matching":[[' in page.read_text("utf-8")
     assert len(record.layers) == 2
     assert '"sat"' in page.read_text("utf-8")
+
+
+def test_a_gguf_file_is_a_model(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder and its name go to transformers, whose own reading of GGUF is not tested here."""
+    import transformers
+
+    for kind in (transformers.AutoModel, transformers.AutoTokenizer):
+
+        def load(where: str, *, gguf_file: str, whole: Any = kind.from_pretrained) -> Any:
+            assert (where, gguf_file) == (str(tmp_path), "small.gguf")
+            return whole(str(model))
+
+        monkeypatch.setattr(kind, "from_pretrained", load)
+    record = record_text(str(tmp_path / "small.gguf"), "the cat sat")
+    assert record.tokens == [["the", "cat", "sat"]]
+
+
+def test_what_a_model_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def load(where: str, **_: object) -> Any:
+        raise ImportError("install gguf")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", load)
+    with pytest.raises(rg.MissingError, match=r"small\.gguf needs more than transformers: install gguf"):
+        record_text(str(tmp_path / "small.gguf"), "the cat sat")
 
 
 @pytest.mark.parametrize(
