@@ -153,11 +153,11 @@ ASKED = {"record": 0, "layer": 0, "head": 0, "hide": 0, "zr": 0, "zc": 0, "row":
 def test_what_nobody_waits_for_is_not_computed(
     inspection: rg.Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = answers(inspection, tmp_path)
     computed: list[object] = []
-    monkeypatch.setattr(HeadMaps, "pool", lambda *given: computed.append(given))
+    monkeypatch.setattr(HeadMaps, "weights", lambda *given: computed.append(given))
+    place = {"record": 0, "layer": 0, "head": 0, "hide": 0, "r0": 0, "r1": 1, "c0": 0, "c1": 1}
     with pytest.raises(RefusalError, match="nobody waits") as refused:
-        asked.tile({**ASKED, "zr": 0, "zc": 0}, lambda: False)
+        answers(inspection, tmp_path).part(place, lambda: False)
     assert refused.value.status == 499
     assert not computed
 

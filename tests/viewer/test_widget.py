@@ -150,7 +150,7 @@ def test_a_missing_anywidget_is_named(inspections: list[rg.Inspection], monkeypa
         rg.viewer.widget(inspections)
 
 
-HOST = """<!doctype html><main data-ready="host"></main><div id="cell"></div><script>
+HOST = """<!doctype html><main data-ready="host">a notebook</main><div id="cell"></div><script>
   const code = CODE, held = {page: PAGE, state: "", height: 600}, heard = {};
   const bytes = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
   window.model = {

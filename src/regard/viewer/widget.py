@@ -94,11 +94,12 @@ class Letters:
 
 def make_widget(subjects: list[Subject], *, height: int, cache: str | Path | None) -> Any:
     """The widget of some subjects; see `regard.viewer.widget`."""
+    kind = _kind()
     temporary = None if cache is not None else tempfile.TemporaryDirectory(prefix="regard-")
     folder = Path(temporary.name if temporary is not None else str(cache))
     folder.mkdir(parents=True, exist_ok=True)
     data = {"version": 1, "records": [outline(subject) for subject in subjects], "server": PARENT}
-    made = _kind()(page=page(data, subjects[0].title), height=height)
+    made = kind(page=page(data, subjects[0].title), height=height)
     weak = weakref.ref(made)
 
     def reply(content: dict[str, object], body: bytes) -> None:
