@@ -52,8 +52,9 @@ struct RegardCall {
     float scale, keep_scale;  // keep_scale = 1 / (1 - dropout_p)
     RegardTensor q, k, v, out;
     float* lse;          // (batch, heads, q_len), contiguous; forward: written unless null
-    float* norms;        // (batch, heads, q_len, 2), contiguous: with a row's two numbers its weights are
-                         // 2^(log2 e s - first) * second, which has more digits than exp(s - lse). As exact_out
+    float* norms;        // (batch, heads, q_len, 2), contiguous: a row's greatest score, times log2 e where nothing
+                         // changes scores, and the factor of its weights, which exp(s - lse) would lack digits of. As
+                         // exact_out
     float* exact_out;    // (batch, heads, q_len, value_features), contiguous, out before it is rounded: backward's delta
                          // cancels digits that a rounded one lacks. Forward: written unless null; backward: read
     const float* sinks;  // (heads,) or null

@@ -63,6 +63,7 @@ struct Backward {
     struct Worker {
         const Backward& f;
         const RegardCall& c;
+        const ScoreUnit unit;
         Scratch memory, row_memory;
         int64_t b = 0, kv_head = 0, chunk = 0;
         Row* row = nullptr;
@@ -72,7 +73,7 @@ struct Backward {
         Unit *weight_lines, *grad_lines, *grad_rows;
         Span spans[BLOCK / ROWS];
 
-        explicit Worker(const Backward& backward) : f(backward), c(backward.c) {}
+        explicit Worker(const Backward& backward) : f(backward), c(backward.c), unit(ScoreUnit::of(c)) {}
 
         bool allocate() {
             const int64_t n = f.padded_rows, features = f.depth + f.value_depth, width = f.columns + f.value_columns;
@@ -127,7 +128,7 @@ struct Backward {
                     return sees ? row_of<const In>(x, b, row[r].head, row[r].index) : nullptr;
                 };
             };
-            pack_side_by_side<ROWS>(packed(c.q), f.rows, c.features, queries);
+            pack_side_by_side<ROWS>(packed(c.q), f.rows, c.features, queries, unit.factor);
             pack_side_by_side<ROWS>(packed(c.grad_out), f.rows, c.value_features, grad_outs);
             query_lines.pack(packed(c.q), f.padded_rows, c.features);
             grad_out_lines.pack(packed(c.grad_out), f.padded_rows, c.value_features);
@@ -202,21 +203,15 @@ struct Backward {
                     if (!spans[s].overlaps(column, column + PANEL)) continue;
                     const int64_t r = first + s * ROWS, to = s * ROWS * BLOCK + column;
                     strip<1>(height(s), queries + r * f.depth, ROWS, key_panels + column * f.depth, PANEL, f.depth, weights + to,
-                             BLOCK, Scaled{c.scale});
+                             BLOCK, unit.finish<Unit>());
                     strip<1>(height(s), grad_outs + r * f.value_depth, ROWS, value_panels + column * f.value_depth, PANEL,
-                             f.value_depth, grads + to, BLOCK, Scaled{1});
+                             f.value_depth, grads + to, BLOCK, Product{});
                 }
+            const auto weigh_row = unit.log2 ? variant_of_weigh<true>() : variant_of_weigh<false>();
             for (int s = strip_begin; s < strip_end; ++s) {
                 const int r = s * ROWS, tall = int(round_up(height(s), ROW_STEP));
-                for (int n = r; n < r + height(s); ++n) {
-                    float *const p = weights + n * BLOCK, *const ds = grads + n * BLOCK;
-                    if (c.grad_entropy)
-                        c.dropout ? weigh<true, true>(first + n, spans[s], start, p, ds)
-                                  : weigh<false, true>(first + n, spans[s], start, p, ds);
-                    else
-                        c.dropout ? weigh<true, false>(first + n, spans[s], start, p, ds)
-                                  : weigh<false, false>(first + n, spans[s], start, p, ds);
-                }
+                for (int n = r; n < r + height(s); ++n)
+                    (this->*weigh_row)(first + n, spans[s], start, weights + n * BLOCK, grads + n * BLOCK);
                 clear(weights + r * BLOCK, height(s), tall, spans[s]);
                 clear(grads + r * BLOCK, height(s), tall, spans[s]);
                 if constexpr (UNIT > 1) round_off(r, tall);
@@ -261,15 +256,22 @@ struct Backward {
                 }
         }
 
+        template <bool LOG2>
+        auto variant_of_weigh() const {
+            if (c.grad_entropy) return c.dropout ? &Worker::weigh<LOG2, true, true> : &Worker::weigh<LOG2, false, true>;
+            return c.dropout ? &Worker::weigh<LOG2, true, false> : &Worker::weigh<LOG2, false, false>;
+        }
+
         // One row: scores to (dropped) weights in p, the weights' gradients to the scores' in ds.
-        template <bool DROPOUT, bool ENTROPY>
+        template <bool LOG2, bool DROPOUT, bool ENTROPY>
         void weigh(int64_t r, Span span, int64_t start, float* p, float* ds) const {
             const float least = shift[r], share = norm[r], level = delta[r], bent = bend[r];
             const uint32_t dropout = row[r].dropout, drop_below = c.drop_below;
             float slope[BLOCK];
             if (span.masked() || c.scores_count) change_row(c, b, row[r], span, start, p, slope);
             for (int at = span.first; at < span.last; at += W) {
-                const vf exponent = load(p + at) * LOG2E - least, weight = exp2(exponent) * share;
+                const vf difference = load(p + at) - least, exponent = LOG2 ? difference : difference * LOG2E;
+                const vf weight = exp2(exponent) * share;
                 vf dropped = weight, grad = load(ds + at);
                 if constexpr (DROPOUT) {
                     const vi keep = kept(dropout, drop_below, start + at);

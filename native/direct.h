@@ -22,13 +22,6 @@ inline Interval common_interval(const Row* rows, int count, int64_t start, int64
     return common;
 }
 
-// The sums of W vectors, in their order.
-inline vf sums_of(vf (&x)[W]) {
-    for (int half = W / 2; half; half /= 2)
-        for (int n = 0; n < half; ++n) x[n] = (vf)zip_low((vu)x[n], (vu)x[n + half]) + (vf)zip_high((vu)x[n], (vu)x[n + half]);
-    return x[0];
-}
-
 template <class In>
 struct Direct {
     const State<float> state;
@@ -85,7 +78,7 @@ struct Direct {
                     for (int m = 0; m < R; ++m) sum[m * AT_ONCE + n] += load(query + m * c.features + at) * key;
                 }
             }
-            const vf all = sums_of(sum) * c.scale;
+            const vf all = fold_each(sum, [](vf a, vf b) { return a + b; }) * state.unit.factor;
             for (int m = 0; m < R; ++m)
                 std::memcpy(state.scores + (r + m) * KEYS + j, (const float*)&all + m * AT_ONCE, some * sizeof(float));
             if (r == 0) fetch(c.v, start + j, start + j + some, c.value_features);

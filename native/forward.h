@@ -63,10 +63,10 @@ struct Forward {
         return true;
     }
 
-    // `shift` is log2 e times the row's maximum, `total` its sum of 2^(log2 e s - shift).
+    // `shift` is the row's greatest score, in their unit, `total` its sum of weights before they are divided by it.
     void write(int64_t b, const Row& row, const float* out, float shift, float total) const {
         float lse = -INF, share = total == 0 ? 0 : 1 / total;
-        if (total != 0 && (c.lse || c.sinks)) lse = float(shift / double(LOG2E) + std::log(total));
+        if (total != 0 && (c.lse || c.sinks)) lse = float(ScoreUnit::of(c).nats(shift) + std::log(total));
         if (c.sinks) {
             const double sink = c.sinks[row.head], high = lse > sink ? lse : sink;
             const double both = high == -INF ? -INF : high + std::log(std::exp(lse - high) + std::exp(sink - high));
@@ -85,7 +85,7 @@ struct Forward {
     }
 
     void merge() const {
-        Scratch memory;
+        const ScoreUnit unit = ScoreUnit::of(c);
         for (int64_t pair = 0; pair < pairs; ++pair)
             for (int64_t r = 0; r < rows; ++r) {
                 float* sum = partial_at(pair, 0, r);
@@ -95,7 +95,7 @@ struct Forward {
                     const float their_top = more[value_columns];
                     if (their_top == -INF) continue;
                     const float high = *top > their_top ? *top : their_top;
-                    const float mine = std::exp2(*top - high), theirs = std::exp2(their_top - high);
+                    const float mine = unit.power(*top - high), theirs = unit.power(their_top - high);
                     for (int64_t n = 0; n < value_columns; n += W)
                         store(sum + n, load(sum + n) * mine + load(more + n) * theirs);
                     *total = *total * mine + more[value_columns + 1] * theirs;
@@ -115,13 +115,13 @@ struct Forward {
         float* query_rows = nullptr;
 
         explicit Worker(const Forward& forward)
-            : f(forward), c(forward.c), state(c, forward.shape.depth, forward.value_columns) {}
+            : f(forward), c(forward.c), state(c, ScoreUnit::of(c), forward.shape.depth, forward.value_columns) {}
 
         bool allocate() {
             const int64_t n = f.task_rows, depth = f.shape.depth;
             state.row = row_memory.get<Row>(n);
             const int64_t packed_keys = f.packs_once ? 0 : f.shape.size(), plain = f.direct ? f.rows * c.features : 0;
-            float* at = memory.get<float>(n * (depth + f.value_columns + W + 1) + W + 2 * GROUP_ROWS * KEYS + packed_keys + plain);
+            float* at = memory.get<float>(n * (depth + f.value_columns + W + 1) + 2 * W + 2 * GROUP_ROWS * KEYS + packed_keys + plain);
             if (!state.row || !at) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
             state.out = take(n * f.value_columns);
@@ -185,7 +185,7 @@ struct Forward {
             state.b = b;
             make_rows(c, b, kv_head, first_row, count, state.row);
             const auto query = [&](int64_t r) { return row_of<const In>(c.q, b, state.row[r].head, state.row[r].index); };
-            pack_side_by_side<ROWS>(query, count, c.features, state.queries);
+            pack_side_by_side<ROWS>(query, count, c.features, state.queries, state.unit.factor);
             if (f.direct)
                 for (int r = 0; r < count; ++r)
                     for (int64_t n = 0; n < c.features; n += W) store(query_rows + r * c.features + n, widen(query(r) + n));

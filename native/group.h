@@ -1,7 +1,5 @@
 // A few strips of query rows against one block of packed keys: scores, weights, and the values' weighted sum.
 #pragma once
-#include <type_traits>
-
 #include "rows.h"
 
 namespace regard {
@@ -12,18 +10,20 @@ constexpr int GROUP_ROWS = STRIPS * ROWS;
 template <class Unit>
 struct State {
     const RegardCall& c;
+    ScoreUnit unit;
     int64_t depth, value_columns, b = 0;
     Row* row = nullptr;
     Unit *queries = nullptr, *weights = nullptr;
     float* scores = nullptr;  // GROUP_ROWS lines of KEYS; of float units the weights take their place
     float *out = nullptr, *total = nullptr;
-    float* shift = nullptr;  // log2 e times the greatest score so far
+    float* shift = nullptr;  // the greatest score so far; W beyond the last
 
-    State(const RegardCall& call, int64_t depth, int64_t value_columns) : c(call), depth(depth), value_columns(value_columns) {}
+    State(const RegardCall& call, ScoreUnit unit, int64_t depth, int64_t value_columns)
+        : c(call), unit(unit), depth(depth), value_columns(value_columns) {}
 
     // The same rows, with weights of 32 bits.
     State<float> as_floats() const {
-        State<float> same(c, depth, value_columns);
+        State<float> same(c, unit, depth, value_columns);
         same.b = b, same.row = row, same.scores = same.weights = scores, same.out = out, same.total = total, same.shift = shift;
         return same;
     }
@@ -35,10 +35,8 @@ struct Group {
     const RegardCall& c;
     int row, strips = 0;
     int64_t start;
-    bool has_high = false;  // whether `high` holds the greatest score of each row, lane by lane
     int height[STRIPS];
     Span span[STRIPS];
-    alignas(64) float high[GROUP_ROWS * W];
     float rescale[GROUP_ROWS + W] = {};
 
     Group(const State<Unit>& state, int row, int64_t start) : w(state), c(state.c), row(row), start(start) {}
@@ -64,53 +62,63 @@ struct Group {
     }
 
     void score(const Unit* keys) {
-        for (int n = 0; n < GROUP_ROWS; ++n) store(high + n * W, splat(-INF));
-        has_high = true;
         for (int s = 0; s < strips; ++s) fetch_changes<false>(c, 0, w.b, w.row + row + s * ROWS, height[s], span[s], start);
         const int64_t depth = w.depth;
         for (int column = 0; column < KEYS; column += PANEL)
             for (int s = 0; s < strips; ++s)
                 if (span[s].overlaps(column, column + PANEL))
                     strip<1>(height[s], w.queries + (row + s * ROWS) * depth, ROWS, keys + column * depth, PANEL, depth,
-                             w.scores + s * ROWS * KEYS + column, KEYS, Scored{c.scale, high + s * ROWS * W});
+                             w.scores + s * ROWS * KEYS + column, KEYS, w.unit.template finish<Unit>());
     }
 
     void weigh_strip(int s) {
         const Span seen = span[s];
         const int first = s * ROWS, last = first + height[s];
+        vf most[W];
+        for (vf& none : most) none = splat(-INF);
         for (int n = first; n < last; ++n) {
-            vf most = load(high + n * W);
-            if (seen.masked() || c.scores_count || !has_high) {
-                float* const line = w.scores + n * KEYS;
-                change_row(c, w.b, w.row[row + n], seen, start, line, nullptr);
-                most = splat(-INF);
-                for (int at = seen.first; at < seen.last; at += W) most = max(most, load(line + at));
-            }
-            float& shift = w.shift[row + n];
-            const float before = shift, now = max_across(most) * LOG2E;
-            shift = before > now ? before : now;
-            rescale[n] = before - finite(shift);
+            float* const line = w.scores + n * KEYS;
+            if (seen.masked() || c.scores_count) change_row(c, w.b, w.row[row + n], seen, start, line, nullptr);
+            most[n - first] = greatest(line, seen);
         }
-        for (int n = first; n < last; n += W) store(rescale + n, exp2(load(rescale + n)));
+        const vf now = fold_each(most, [](vf a, vf b) { return max(a, b); });
+        float* const shift = w.shift + row + first;
+        const vf before = load(shift), after = max(now, before);
+        std::memcpy(shift, &after, height[s] * sizeof(float));
+        const vf fall = before - (after == -INF ? vf{} : after);
+        store(rescale + first, w.unit.log2 ? power<true>(fall) : power<false>(fall));
         for (int n = first; n < last; ++n) {
             float* sums = w.total + (row + n) * W;
-            const vf sum = c.dropout ? weigh_row<true>(n, seen) : weigh_row<false>(n, seen);
-            store(sums, load(sums) * rescale[n] + sum);
+            store(sums, load(sums) * rescale[n] + (w.unit.log2 ? weigh_row<true>(n, seen) : weigh_row<false>(n, seen)));
         }
     }
 
-    // The shift of a row that sees nothing yet is -inf, and -inf - -inf would be NaN.
-    static float finite(float shift) { return shift == -INF ? 0.0f : shift; }
+    // The greatest of a line, lane by lane; in four chains, for one would wait for itself.
+    static vf greatest(const float* line, Span seen) {
+        vf most[4] = {splat(-INF), splat(-INF), splat(-INF), splat(-INF)};
+        int at = seen.first;
+        for (; at + 4 * W <= seen.last; at += 4 * W)
+#pragma GCC unroll 4
+            for (int n = 0; n < 4; ++n) most[n] = max(most[n], load(line + at + n * W));
+        for (; at < seen.last; at += W) most[0] = max(most[0], load(line + at));
+        return max(max(most[0], most[1]), max(most[2], most[3]));
+    }
 
-    template <bool DROPOUT>
+    template <bool LOG2>
+    vf weigh_row(int n, Span seen) {
+        return c.dropout ? weigh_row<LOG2, true>(n, seen) : weigh_row<LOG2, false>(n, seen);
+    }
+
+    template <bool LOG2, bool DROPOUT>
     vf weigh_row(int n, Span seen) {
         const float* const scores = w.scores + n * KEYS;
         Unit* const weights = w.weights;
-        const float shift = finite(w.shift[row + n]);
+        // The shift of a row that sees nothing yet is -inf, and -inf - -inf would be NaN.
+        const float shift = w.shift[row + n] == -INF ? 0.0f : w.shift[row + n];
         const uint32_t dropout = w.row[row + n].dropout, drop_below = c.drop_below;
         vf sum = {};
         for (int at = seen.first; at < seen.last; at += W) {
-            vf p = exp2(load(scores + at) * LOG2E - shift);
+            vf p = power<LOG2>(load(scores + at) - shift);
             sum += p;
             if constexpr (DROPOUT) p = kept(dropout, drop_below, start + at) ? p : vf{};
             put(weights, n * KEYS + at, p);

@@ -1,5 +1,7 @@
 // Copies of the operands in the order in which the tiles read them, with zeros where there is nothing to see.
 #pragma once
+#include <type_traits>
+
 #include "abi.h"
 #include "tile.h"
 
@@ -149,9 +151,10 @@ inline void put(Pair* line, int64_t at, vf x) {
 // --- packed forms ---------------------------------------------------------------------------------------------------
 
 // `count` rows, SIDE of them side by side: to[(group * depth + k) * SIDE + row % SIDE]. Rows that `row_at` gives as
-// null, and those that fill the last group, are zeros. Writes up to W - 1 units beyond the end.
+// null, and those that fill the last group, are zeros. Floats are multiplied by `factor`. Writes up to W - 1 units beyond
+// the end.
 template <int SIDE, class Unit, class RowAt>
-inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* to) {
+inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* to, float factor = 1) {
     const int64_t depth = units<Unit>(size);
     for (int64_t group = 0; group < count; group += SIDE, to += depth * SIDE)
         for (int first = 0; first < SIDE; first += W) {
@@ -171,6 +174,9 @@ inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* t
                 } else {
                     for (int n = 0; n < W; ++n) x[n] = Units<Unit>::along(rows[n], k, size);
                 }
+                if constexpr (std::is_same_v<Unit, float>)
+#pragma GCC unroll 16
+                    for (int n = 0; n < W; ++n) x[n] = (vu)((vf)x[n] * factor);
                 transpose(x);
                 const int64_t last = depth - k < W ? depth - k : W;
                 // In ascending order, so that what spills beyond a narrow group is overwritten by its right owner.

@@ -15,6 +15,29 @@ struct Interval {
     int32_t start, stop;
 };
 
+// What scores are counted in: times log2 e, ready for 2^x, or as they are where something is added, which may be the
+// greatest of floats. Packed queries of floats hold the factor; pairs, which it would round, leave it to the product.
+struct ScoreUnit {
+    bool log2;
+    float factor;
+
+    static ScoreUnit natural(const RegardCall& c) { return {false, c.scale}; }
+    static ScoreUnit of(const RegardCall& c) {
+        return c.scores_count ? natural(c) : ScoreUnit{true, float(c.scale * LOG2_OF_E)};
+    }
+    double nats(double x) const { return log2 ? x / LOG2_OF_E : x; }
+
+    float power(float difference) const { return std::exp2(log2 ? difference : difference * LOG2E); }
+
+    template <class Unit>
+    auto finish() const {
+        if constexpr (std::is_same_v<Unit, float>)
+            return Product{};
+        else
+            return Scaled{factor};
+    }
+};
+
 struct Row {
     int32_t head, index;
     Interval first, second;
@@ -28,6 +51,12 @@ struct Row {
         return false;
     }
 };
+
+// e to the power of a difference of scores, counted as they are or times log2 e.
+template <bool LOG2>
+inline vf power(vf difference) {
+    return exp2(LOG2 ? difference : difference * LOG2E);
+}
 
 inline int32_t clamped(int64_t x, int64_t last) { return int32_t(x < 0 ? 0 : x > last ? last : x); }
 

@@ -48,7 +48,7 @@ struct Statistics {
         Bin bin[HEIGHT];
         int32_t column_bin[KEYS];
 
-        explicit Worker(const Statistics& statistics) : f(statistics), c(f.c), state(c, f.depth, 0) {}
+        explicit Worker(const Statistics& statistics) : f(statistics), c(f.c), state(c, ScoreUnit::natural(c), f.depth, 0) {}
 
         bool allocate() {
             const int64_t packed = f.depth * f.key_blocks * KEYS;
@@ -115,7 +115,7 @@ struct Statistics {
         void prepare(int64_t kv_head, int64_t first, int count) {
             make_rows(c, b, kv_head, first, count, state.row);
             pack_side_by_side<ROWS>([&](int64_t r) { return row_of<const In>(c.q, b, state.row[r].head, state.row[r].index); },
-                                    count, c.features, state.queries);
+                                    count, c.features, state.queries, state.unit.factor);
             bins = 0;
             for (int r = 0; r < count; ++r) {
                 const Row& row = state.row[r];

@@ -23,18 +23,12 @@ inline vu load_unit(const Pair* b) { return load(&b->bits); }
 inline vf multiply_add(vu a, vu b, vf c) { return (vf)_mm512_dpbf16_ps((__m512)c, (__m512bh)a, (__m512bh)b); }
 #endif
 
+struct Product {  // C = A B
+    vf operator()(vf product, const float*, int) const { return product; }
+};
 struct Scaled {  // C = factor * A B
     float factor;
     vf operator()(vf product, const float*, int) const { return product * factor; }
-};
-struct Scored {  // C = factor * A B, and the greatest of each row in `high`, lane by lane
-    float factor;
-    float* high;
-    vf operator()(vf product, const float*, int row) const {
-        const vf score = product * factor;
-        store(high + row * W, max(load(high + row * W), score));
-        return score;
-    }
 };
 struct Added {  // C += A B
     vf operator()(vf product, const float* c, int) const { return load(c) + product; }

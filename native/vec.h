@@ -94,7 +94,8 @@ inline float max_across(vf x) {
     return x < -87.0f ? vf{} : (vf)((vu)p + ((vu)shifted << 23));
 }
 
-constexpr float LOG2E = 1.44269504f;
+constexpr double LOG2_OF_E = 1.4426950408889634;
+constexpr float LOG2E = float(LOG2_OF_E);
 
 // 2^x within 2 ulp for -125 <= x <= 127, 0 below: no weight is subnormal. NaN stays NaN. A minimax polynomial on
 // [-1/2, 1/2], where the fraction is exact; its terms by pairs (Estrin 1960), for one chain would wait for itself.
@@ -141,6 +142,19 @@ inline vu zip_high(vu a, vu b) {
     vu order;
     for (int n = 0; n < W; ++n) order[n] = n / 2 + W / 2 + (n % 2 ? W : 0);
     return __builtin_shuffle(a, b, order);
+}
+
+// What `two` makes of the lanes of each of W vectors, in their order.
+template <int HALF = W / 2, class Two>
+[[gnu::always_inline]] inline vf fold_each(vf (&x)[W], Two two) {
+    if constexpr (HALF == 0) {
+        return x[0];
+    } else {
+#pragma GCC unroll 8
+        for (int n = 0; n < HALF; ++n)
+            x[n] = two((vf)zip_low((vu)x[n], (vu)x[n + HALF]), (vf)zip_high((vu)x[n], (vu)x[n + HALF]));
+        return fold_each<HALF / 2>(x, two);
+    }
 }
 
 // Of two vectors, the words of each group of four that `pick` names: 0 ... 3 are the first's, 4 ... 7 the second's.

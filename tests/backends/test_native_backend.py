@@ -207,12 +207,17 @@ class TestNumbers:
     def test_equal_scores(self, variant: str) -> None:
         hold(torch.zeros(2, 67, 8), torch.randn(2, 67, 8), torch.randn(2, 67, 8), variant)
 
+    def test_a_bias_of_the_least_float_does_not_hide(self, variant: str) -> None:
+        bias = torch.zeros(67, 67)
+        bias[3], bias[5, 7:] = torch.finfo(torch.float32).min, torch.finfo(torch.float32).min
+        hold(*operands(2, 67, 8), variant, score_mod=rg.Bias(bias))
+
     def test_a_bias_of_minus_infinity_hides(self, variant: str) -> None:
         allowed = torch.rand(67, 67) > 0.5
         allowed[3] = False
         q, k, v = (x.requires_grad_() for x in operands(2, 67, 8))
         dout = torch.randn(2, 67, 8)
-        masked = gradients(q, k, v, dout, mask=rg.Dense(allowed))
+        masked = gradients(q, k, v, dout, mask=rg.Dense(allowed), score_mod=rg.Bias(torch.zeros_like(q[0, :, :1])))
         biased = gradients(q, k, v, dout, score_mod=rg.Bias(torch.where(allowed, 0.0, -torch.inf)))
         for name, expected in masked.items():
             assert torch.equal(biased[name], expected), f"{variant}: {name}"

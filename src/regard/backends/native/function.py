@@ -26,7 +26,7 @@ class Saved(NamedTuple):
         v: ``(B, Hkv, Lk, Dv)``.
         sinks: ``(H,)`` or None.
         lse: ``(B, H, Lq)``.
-        norms: ``(B, H, Lq, 2)``: with a row's two numbers its weights are ``2^(log2 e · s - first) * second``.
+        norms: ``(B, H, Lq, 2)``: each row's greatest score, in the kernels' unit, and the factor of its weights.
         exact_out: ``(B, H, Lq, Dv)``, out before it is rounded to its dtype.
         entropy: ``(B, H, Lq)`` or None.
     """
