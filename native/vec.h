@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -60,15 +61,31 @@ inline vi lanes() {
 // The second argument wins where one of them is NaN.
 inline vf max(vf a, vf b) { return a > b ? a : b; }
 
+// The words of two vectors, counted on from one to the other, that Order::at names for each lane.
+template <class Order, int... N>
+inline vu shuffled(vu a, vu b, std::integer_sequence<int, N...>) {
+#if defined(__clang__)
+    return __builtin_shufflevector(a, b, Order::at(N)...);
+#else
+    return __builtin_shuffle(a, b, vu{uint32_t(Order::at(N))...});
+#endif
+}
+template <class Order>
+inline vu shuffled(vu a, vu b) {
+    return shuffled<Order>(a, b, std::make_integer_sequence<int, W>{});
+}
+
 // All lanes to one, by halves.
+template <int HALF>
+struct Swapped {
+    static constexpr int at(int n) { return n ^ HALF; }
+};
 template <int HALF = W / 2, class Two>
 inline float fold(vf x, Two two) {
     if constexpr (HALF == 0) {
         return x[0];
     } else {
-        vi order;
-        for (int n = 0; n < W; ++n) order[n] = n ^ HALF;
-        return fold<HALF / 2>(two(x, __builtin_shuffle(x, order)), two);
+        return fold<HALF / 2>(two(x, (vf)shuffled<Swapped<HALF>>((vu)x, (vu)x)), two);
     }
 }
 inline float sum_across(vf x) {
@@ -133,16 +150,12 @@ inline U mix32(U x) {
 }
 constexpr uint32_t GOLDEN = 0x9E3779B9u;
 
-inline vu zip_low(vu a, vu b) {
-    vu order;
-    for (int n = 0; n < W; ++n) order[n] = n / 2 + (n % 2 ? W : 0);
-    return __builtin_shuffle(a, b, order);
-}
-inline vu zip_high(vu a, vu b) {
-    vu order;
-    for (int n = 0; n < W; ++n) order[n] = n / 2 + W / 2 + (n % 2 ? W : 0);
-    return __builtin_shuffle(a, b, order);
-}
+template <bool UPPER>
+struct Zipped {
+    static constexpr int at(int n) { return n / 2 + (UPPER ? W / 2 : 0) + (n % 2 ? W : 0); }
+};
+inline vu zip_low(vu a, vu b) { return shuffled<Zipped<false>>(a, b); }
+inline vu zip_high(vu a, vu b) { return shuffled<Zipped<true>>(a, b); }
 
 // What `two` makes of the lanes of each of W vectors, in their order.
 template <int HALF = W / 2, class Two>
@@ -159,19 +172,25 @@ template <int HALF = W / 2, class Two>
 
 // Of two vectors, the words of each group of four that `pick` names: 0 ... 3 are the first's, 4 ... 7 the second's.
 template <int P0, int P1, int P2, int P3>
+struct OfFours {
+    static constexpr int at(int n) {
+        const int pick = n % 4 == 0 ? P0 : n % 4 == 1 ? P1 : n % 4 == 2 ? P2 : P3;
+        return n / 4 * 4 + pick % 4 + pick / 4 * W;
+    }
+};
+template <int P0, int P1, int P2, int P3>
 inline vu of_fours(vu a, vu b) {
-    constexpr int pick[4] = {P0, P1, P2, P3};
-    vu order;
-    for (int n = 0; n < W; ++n) order[n] = n / 4 * 4 + pick[n % 4] % 4 + pick[n % 4] / 4 * W;
-    return __builtin_shuffle(a, b, order);
+    return shuffled<OfFours<P0, P1, P2, P3>>(a, b);
 }
 
 // Groups of four words of two vectors in turn, from the lower or the upper half.
 template <bool UPPER>
+struct FoursZipped {
+    static constexpr int at(int n) { return n / 8 * 4 + n % 4 + (UPPER ? W / 2 : 0) + (n / 4 % 2 ? W : 0); }
+};
+template <bool UPPER>
 inline vu zip_fours(vu a, vu b) {
-    vu order;
-    for (int n = 0; n < W; ++n) order[n] = n / 8 * 4 + n % 4 + (UPPER ? W / 2 : 0) + (n / 4 % 2 ? W : 0);
-    return __builtin_shuffle(a, b, order);
+    return shuffled<FoursZipped<UPPER>>(a, b);
 }
 
 // W x W words transposed in place: within 4 x 4 words first, which costs one instruction a vector and step; then the
