@@ -114,6 +114,17 @@ def run(arguments: argparse.Namespace) -> int:
     used: list[MemoryUse] = []
     growth: Growth | None = None
     by_themselves: dict[str, recording.Recording | viewer.Viewed] = {}
+
+    def save() -> None:
+        if arguments.json is None:
+            return
+        record: dict[str, object] = {"machine": machine.record(), "cases": [m.record() for m in measured]}
+        record["limits"] = None if limits is None else limits.record()
+        record["memory"] = [use.record() for use in used]
+        record["growth"] = None if growth is None else growth.record()
+        record.update({name: figures.record() for name, figures in by_themselves.items()})
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
+
     for name in wanted:
         with console.status(f"measuring {name} …"):
             if name == MEMORY:
@@ -129,6 +140,8 @@ def run(arguments: argparse.Namespace) -> int:
                 how = measure if case.variant in (None, machine.kernels) else measure_forced
                 device = torch.device(arguments.device)
                 measured.append(how(case, device, arguments.runs, limits, arguments.seconds))
+                console.print(f"{name}: {measured[-1].ratio:.3f}", highlight=False)
+        save()  # after each, so that an interrupted run leaves what it has
     if measured:
         console.print(_table(measured))
     for one in measured:
@@ -146,12 +159,6 @@ def run(arguments: argparse.Namespace) -> int:
         draw(measured, growth, arguments.plot, str(machine))
         console.print(f"saved {arguments.plot}")
     if arguments.json:
-        record: dict[str, object] = {"machine": machine.record(), "cases": [m.record() for m in measured]}
-        record["limits"] = None if limits is None else limits.record()
-        record["memory"] = [use.record() for use in used]
-        record["growth"] = None if growth is None else growth.record()
-        record.update({name: figures.record() for name, figures in by_themselves.items()})
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
         console.print(f"saved {arguments.json}")
     return 0
 

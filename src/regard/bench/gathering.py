@@ -16,7 +16,7 @@ from regard.weights.reductions import Entropy, MassPool, Max, Received
 from regard.weights.stream import Reduction
 from regard.weights.topk import TopK
 
-_SHAPE = (1, 2, 32768, 64)
+_SHAPE = (1, 1, 32768, 64)
 _KEPT, _BINS = 8, 256
 
 

@@ -31,14 +31,15 @@ def _masked(name: str, title: str, mask: Mask, speedup: float, shape: tuple[int,
 
 def _per_pair(name: str, title: str, mask: Mask) -> Case:
     """Our time a visible pair against that of our own plain causal attention of the same length."""
-    length = _LONG[2]
+    shape = (1, 2, *_LONG[2:])
+    length = shape[2]
     return native_case(
         name,
         f"{title}, time a visible pair",
         mask,
         native(Causal()),
         1.5,
-        _LONG,
+        shape,
         against=PLAIN,
         rival="own",
         comparable=False,
