@@ -25,7 +25,10 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("ipykernel")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     nbconvert.preprocessors.ExecutePreprocessor(timeout=60, kernel_name="python3").preprocess(book, {})
-    text, _ = nbconvert.HTMLExporter().from_notebook_node(book)
+    with pytest.MonkeyPatch.context() as patch:
+        # Its templates lie beside the package, which need not be in this environment's own folder.
+        patch.setenv("JUPYTER_PATH", str(Path(nbconvert.__file__).parents[4] / "share" / "jupyter"))
+        text, _ = nbconvert.HTMLExporter().from_notebook_node(book)
     path = tmp_path_factory.mktemp("notebook") / "book.html"
     path.write_text(text, encoding="utf-8")
     return path
