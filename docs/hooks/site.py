@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 import example  # noqa: E402, after the path is set
 import performance  # noqa: E402, after the path is set
 import tables  # noqa: E402, after the path is set
+import why  # noqa: E402, after the path is set
 
 from lessons import render  # noqa: E402, after the path is set
 
@@ -26,6 +27,9 @@ GENERATED = {
     "backends": tables.backends,
     "backends-zh-TW": tables.backends_zh_tw,
     "performance": performance.tables,
+    "recall-table": why.table,
+    "recall-table-zh-TW": why.table_zh_tw,
+    "recall-statements": why.statements,
 }
 
 
@@ -42,7 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             files.append(File.generated(config, f"assets/{path.name}", content=path.read_bytes()))
     else:
         files.append(File.generated(config, "example/smollm2.html", content=example.page()))
-    for name, svg in (tables.mask_figures() | performance.figures()).items():
+    for name, svg in (tables.mask_figures() | performance.figures() | why.figures()).items():
         files.append(File.generated(config, f"figures/{name}", content=svg))
     return files
 

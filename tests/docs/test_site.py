@@ -93,6 +93,16 @@ def test_the_backends_table_is_what_they_declare(site: Path, language: tuple[str
         )
 
 
+@pytest.mark.parametrize("page", ["why-attention.html", "zh-TW/why-attention.html"])
+def test_why_attention_shows_what_was_measured(site: Path, page: str) -> None:
+    text = (site / page).read_text(encoding="utf-8")
+    record = json.loads((ROOT / "docs" / "data" / "recall.json").read_text(encoding="utf-8"))
+    for n, distance in enumerate(record["experiment"]["distances"]):
+        cells = [f"{distance}", *(f"{shares[n]:.1%}" for shares in record["accuracy"].values())]
+        assert re.search(r"\s*".join(rf"<td[^>]*>{re.escape(cell)}</td>" for cell in cells), text), cells
+    assert "figures/recall.svg" in text
+
+
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT / "docs")))
 def test_the_code_of_a_page_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
