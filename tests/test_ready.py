@@ -54,6 +54,14 @@ def test_the_second_call_is_prepared_and_gives_the_same_bits(
     assert used == [False, True, True]
 
 
+def test_an_empty_list_of_score_changes_is_none_at_all(used: list[bool]) -> None:
+    q, k, v = operands(2, 3, 13, 8)
+    nothings: list[list[rg.ScoreModification] | tuple[()] | None] = [None, (), []]
+    for nothing in nothings:
+        rg.attention(q, k, v, score_mod=nothing, backend="native")
+    assert used == [False, True, True]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_gradients_are_those_of_the_long_way(dtype: torch.dtype, used: list[bool]) -> None:
     for _ in range(3):

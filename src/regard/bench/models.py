@@ -113,7 +113,7 @@ def _prefill(length: int) -> tuple[Way, Way]:
 
 
 def _decode(length: int, *, own_cache: bool) -> tuple[Way, Way]:
-    """`_STEPS` tokens, one at a time, after ``length`` tokens of context; the cache goes back before each run."""
+    """`_STEPS` tokens, one at a time, after ``length`` tokens of context and those of the runs before."""
     from transformers import DynamicCache
 
     ids = _tokens(length + _STEPS)
@@ -124,13 +124,12 @@ def _decode(length: int, *, own_cache: bool) -> tuple[Way, Way]:
                 if not cache.get_seq_length():
                     model(ids[:, :length], past_key_values=cache, logits_to_keep=1)
                 steps = [model(token, past_key_values=cache).logits for token in ids[:, length:].split(1, dim=1)]
-                cache.crop(-_STEPS)
                 return torch.cat(steps, 1)
 
         return run
 
     ours, theirs = smollm2()
-    mine = huggingface.cache(ours, length + _STEPS) if own_cache else DynamicCache(config=ours.config)
+    mine = huggingface.cache(ours, 2 * length) if own_cache else DynamicCache(config=ours.config)
     return way(ours, mine), way(theirs, DynamicCache(config=theirs.config))
 
 

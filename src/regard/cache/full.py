@@ -35,6 +35,10 @@ class FullCache(Cache):
         self._room = self.max_length or 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return *self.extend(k, v), torch.arange(self.length, device=k.device)
+
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """`append` without the positions, which are ``0 … length - 1``."""
         self._check(k, v)
         total = self.length + k.shape[-2]
         if self.max_length is not None and total > self.max_length:
@@ -42,8 +46,7 @@ class FullCache(Cache):
                 f"this cache was made for at most max_length={self.max_length} tokens: it has {self.length} and got "
                 f"{k.shape[-2]} more. Make it with FullCache(max_length={total}), or without a limit."
             )
-        buffer = self._extend(k, v, self._room, self.max_length)
-        return *buffer.view(), torch.arange(self.length, device=k.device)
+        return self._extend(k, v, self._room, self.max_length).view()
 
     @property
     def gone(self) -> tuple[int, int]:

@@ -36,6 +36,9 @@ class Mask(ABC):
     its tensors as leaves.
     """
 
+    settled = False
+    """Whether no one else has this mask's tensors, so that a backend may keep what it made of them."""
+
     def __init_subclass__(cls) -> None:
         register(cls)
 
@@ -115,6 +118,15 @@ class Mask(ABC):
     def to(self, device: torch.device | str) -> Self:
         """This mask with its tensors on ``device``."""
         return self.map(lambda t: t.to(device))
+
+    def settle(self) -> Self:
+        """This mask over copies of its tensors that no one can write into: `settled`."""
+        if not self.tensors():
+            return self
+        with torch.inference_mode(mode=False):
+            copied = self.map(torch.clone)
+        copied.settled = True
+        return copied
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """This mask with ``change`` applied to each of its tensors."""

@@ -80,7 +80,9 @@ def make_mask(
     # The keys of a static cache are written into by the next step: it has room, and then its offset is a tensor.
     written = mask_function is not masking_utils.bidirectional_mask_function
     in_place = written and (isinstance(q_offset, Tensor) or at.first_query + q_length < kv_length)
-    return MaskTensor.of(read(mask_function, at, evaluate) & valid, at, dtype, in_place=in_place)
+    mask = read(mask_function, at, evaluate) & valid
+    small = sum(tensor.numel() for tensor in mask.tensors()) <= _SETTLED
+    return MaskTensor.of(mask.settle() if small else mask, at, dtype, in_place=in_place)
 
 
 def attend(
@@ -214,3 +216,5 @@ def _named(module: nn.Module, error: RegardError) -> NoReturn:
 
 
 _ALL = Everything()
+_SETTLED = 1 << 20
+"""Up to this many elements a mask's tensors are copied, so that all layers may share what the kernels read."""

@@ -24,7 +24,7 @@ class FullLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not type
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        self.keys, self.values, _ = self._kept.append(key_states, value_states)
+        self.keys, self.values = self._kept.extend(key_states, value_states)
         return self.keys, self.values
 
     def get_max_length(self) -> int:
@@ -32,7 +32,8 @@ class FullLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not type
 
     def crop(self, tokens_to_remove: int) -> None:
         super().crop(tokens_to_remove)
-        self._again()
+        if self.is_initialized:
+            self._kept.crop(self.keys.shape[-2])
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         super().reorder_cache(beam_idx)
@@ -54,7 +55,7 @@ class FullLayer(DynamicLayer):  # type: ignore[misc]  # transformers is not type
         """Keep what ``keys`` and ``values`` have become."""
         self._kept.reset()
         if self.is_initialized and self.keys.numel():
-            self.keys, self.values, _ = self._kept.append(self.keys, self.values)
+            self.keys, self.values = self._kept.extend(self.keys, self.values)
 
 
 def full_cache(config: Any, max_length: int | None) -> Cache:

@@ -154,5 +154,5 @@ def forward_view(plan: Plan, q: Tensor, k: Tensor, v: Tensor, out: Tensor, sinks
     for n, change in enumerate(plan.changes):
         view.scores[n] = scores.view(change, q_len)
     tasks = q.shape[0] * k.shape[1] * -(-view.group * q_len // _TASK_ROWS)
-    view.chunks = chunks_for(tasks, view.threads, k.shape[2])
+    view.chunks = chunks_for(tasks, view.threads, k.shape[2], even=True)
     return view

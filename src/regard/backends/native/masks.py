@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,8 +32,22 @@ class KernelMask:
         self.kept = kept
 
 
+_kept: WeakKeyDictionary[Mask, tuple[tuple[int, ...], KernelMask]] = WeakKeyDictionary()
+"""What was made of a settled mask, which all layers of a model use in turn."""
+
+
 def kernel_mask(mask: Mask, frame: Frame, group: int) -> KernelMask:
     """The cheapest form of ``mask``, where every ``group`` query heads share a key/value head."""
+    if not (mask.settled and frame.by_default):
+        return _made(mask, frame, group)
+    sizes = (frame.batch, frame.heads, frame.q_len, frame.k_len, group)
+    kept = _kept.get(mask)
+    if kept is None or kept[0] != sizes:
+        kept = _kept[mask] = sizes, _made(mask, frame, group)
+    return kept[1]
+
+
+def _made(mask: Mask, frame: Frame, group: int) -> KernelMask:
     if 0 in (frame.batch, frame.heads, frame.q_len, frame.k_len):
         return KernelMask(MaskView(MaskKind.BAND))
     ends = _band(mask, frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -52,11 +53,17 @@ def view_of(plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> CallView:
     return view
 
 
-def chunks_for(tasks: int, threads: int, k_len: int) -> int:
-    """Into how many parts the keys are split so that every thread has work; a part is at least `_CHUNK_KEYS` long."""
-    if tasks >= threads or tasks == 0:
+def chunks_for(tasks: int, threads: int, k_len: int, *, even: bool = False) -> int:
+    """Into how many parts the keys are split so that every thread has work; a part is at least `_CHUNK_KEYS` long.
+
+    With ``even``, a few tasks that threads cannot share evenly are split too.
+    """
+    if tasks == 0 or tasks >= (4 * threads if even else threads) or (even and tasks % threads == 0):
         return 1
-    return max(min(-(-2 * threads // tasks), k_len // _CHUNK_KEYS), 1)
+    wanted = -(-2 * threads // tasks)
+    if even and tasks > threads:
+        wanted = min(threads // math.gcd(tasks, threads), -(-4 * threads // tasks))
+    return max(min(wanted, k_len // _CHUNK_KEYS), 1)
 
 
 def run(name: str, view: CallView) -> None:

@@ -23,6 +23,11 @@ mode.
 * **not tried** ({tried}): its default configuration cannot be cut down by the survey's rules, or what goes into it is
   not known to the survey. Nothing is known of these.
 
+What differs all the same: a token that may attend to nothing, such as padding on the left, gets 0 where eager attention
+gives it the mean of all values (or 0 too, in models with sinks); weights are those before dropout. Packed sequences are
+kept apart where a model tells transformers its positions; GPT-OSS, in transformers 5.23, does not, so that they see
+each other there, with eager attention as with regard.
+
 ## Works
 
 {names}

@@ -1,0 +1,32 @@
+"""Decoding: few rows read keys and values where they are, and threads share a few key/value heads evenly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import regard as rg
+from regard.backends.native.plan import chunks_for
+
+
+@pytest.mark.parametrize("heads", [3, 6, 9, 12, 15, 18, 24])
+@pytest.mark.parametrize("length", [1, 190, 1500])
+def test_three_key_heads_over_two_threads(heads: int, length: int) -> None:
+    threads = torch.get_num_threads()
+    generator = torch.Generator().manual_seed(heads)
+    try:
+        torch.set_num_threads(2)
+        q = torch.randn(1, heads, 1, 16, generator=generator)
+        k, v = (torch.randn(1, 3, length, 16, generator=generator) for _ in range(2))
+        expected = rg.attention(q.double(), k.double(), v.double(), backend="reference").float()
+        torch.testing.assert_close(rg.attention(q, k, v, backend="native"), expected)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "threads", "k_len", "parts"),
+    [(3, 2, 4096, 2), (4, 2, 4096, 1), (1, 2, 4096, 4), (3, 2, 500, 1), (17, 16, 4096, 4), (0, 2, 99, 1)],
+)
+def test_tasks_that_do_not_divide_are_split(tasks: int, threads: int, k_len: int, parts: int) -> None:
+    assert chunks_for(tasks, threads, k_len, even=True) == parts
