@@ -1,10 +1,12 @@
 // Runs the kernels on cases that Python wrote and prints how far they are from the values that Python expects.
 //
-// A file is a sequence of cases: the integers batch, kv_heads, group, q_len, k_len, features, value_features, band_low and
-// band_high (int64), then float32 numbers: scale, q, k, v, grad_out, and the expected out, lse, grad_q, grad_k, grad_v.
+// A file is a sequence of cases: the integers batch, kv_heads, group, q_len, k_len, features, value_features, dtype and kind
+// of mask (int64); the mask, as band_low and band_high (int64), or as four integers a row or words of bits, and a byte a
+// key that some row sees; then float32 numbers: scale, q, k, v, grad_out, and the expected out, lse, grad_q, grad_k, grad_v.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <vector>
 
 #include "../../native/abi.h"
@@ -13,14 +15,36 @@ namespace {
 
 using Numbers = std::vector<float>;
 
-bool read(std::FILE* file, Numbers& to, int64_t count) {
+template <class T>
+bool read(std::FILE* file, std::vector<T>& to, int64_t count) {
     to.resize(size_t(count));
-    return std::fread(to.data(), sizeof(float), to.size(), file) == to.size();
+    return std::fread(to.data(), sizeof(T), to.size(), file) == to.size();
 }
 
-RegardTensor tensor(Numbers& x, int64_t heads, int64_t rows, int64_t width) {
-    return {x.data(), heads * rows * width, rows * width, width};
-}
+// Numbers in the dtype of a case; what is given fits into bfloat16 as it is.
+struct Operand {
+    Numbers& numbers;
+    std::vector<uint16_t> halves;
+
+    Operand(Numbers& x, bool brain) : numbers(x), halves(brain ? x.size() : 0) {
+        for (size_t n = 0; n < halves.size(); ++n) {
+            uint32_t bits;
+            std::memcpy(&bits, &x[n], sizeof bits);
+            halves[n] = uint16_t(bits >> 16);
+        }
+    }
+    RegardTensor view(int64_t heads, int64_t rows, int64_t width) {
+        void* data = halves.empty() ? (void*)numbers.data() : (void*)halves.data();
+        return {data, heads * rows * width, rows * width, width};
+    }
+    const Numbers& back() {
+        for (size_t n = 0; n < halves.size(); ++n) {
+            const uint32_t bits = uint32_t(halves[n]) << 16;
+            std::memcpy(&numbers[n], &bits, sizeof bits);
+        }
+        return numbers;
+    }
+};
 
 // The greatest difference, relative to the greatest expected value.
 double error(const Numbers& found, const Numbers& expected) {
@@ -41,7 +65,17 @@ int main(int count, char** arguments) {
     if (!file) return 2;
     int cases = 0;
     for (int64_t sizes[9]; std::fread(sizes, sizeof sizes, 1, file) == 1; ++cases) {
-        const auto [b, hkv, group, lq, lk, d, dv, low, high] = sizes;
+        const auto [b, hkv, group, lq, lk, d, dv, dtype, kind] = sizes;
+        const int64_t words = (lk + 31) / 32;
+        const bool brain = dtype == REGARD_BFLOAT16;
+        std::vector<int64_t> band;
+        std::vector<int32_t> ends;
+        std::vector<uint32_t> bits;
+        std::vector<uint8_t> seen;
+        if (kind == REGARD_MASK_BAND ? !read(file, band, 2)
+                                     : !(kind == REGARD_MASK_INTERVALS ? read(file, ends, 4 * lq) : read(file, bits, words * lq)) ||
+                                           !read(file, seen, lk))
+            return 2;
         const int64_t heads = hkv * group, rows = b * heads * lq;
         Numbers scale, q, k, v, grad_out, want_out, want_lse, want_q, want_k, want_v;
         if (!read(file, scale, 1) || !read(file, q, rows * d) || !read(file, k, b * hkv * lk * d) ||
@@ -50,21 +84,29 @@ int main(int count, char** arguments) {
             !read(file, want_v, v.size()))
             return 2;
         Numbers out(rows * dv), lse(rows), norms(2 * rows), delta(rows), grad_q(q.size()), grad_k(k.size()), grad_v(v.size());
+        Numbers exact_out(rows * dv);
+        Operand of_q(q, brain), of_k(k, brain), of_v(v, brain), of_out(out, brain), of_grad_out(grad_out, brain);
+        Operand of_grad_q(grad_q, brain), of_grad_k(grad_k, brain), of_grad_v(grad_v, brain);
         RegardCall call = {};
         call.struct_size = sizeof call;
-        call.dtype = REGARD_FLOAT32, call.threads = 1, call.chunks = 1;
+        call.dtype = int32_t(dtype), call.threads = 1, call.chunks = 1;
         call.batch = b, call.kv_heads = hkv, call.group = group, call.q_len = lq, call.k_len = lk;
         call.features = d, call.value_features = dv, call.scale = scale[0], call.keep_scale = 1;
-        call.q = tensor(q, heads, lq, d), call.k = tensor(k, hkv, lk, d), call.v = tensor(v, hkv, lk, dv);
-        call.out = tensor(out, heads, lq, dv), call.lse = lse.data(), call.norms = norms.data();
-        call.mask.kind = REGARD_MASK_BAND, call.mask.band_low = low, call.mask.band_high = high;
+        call.q = of_q.view(heads, lq, d), call.k = of_k.view(hkv, lk, d), call.v = of_v.view(hkv, lk, dv);
+        call.out = of_out.view(heads, lq, dv), call.lse = lse.data(), call.norms = norms.data();
+        call.exact_out = exact_out.data();
+        call.mask.kind = int32_t(kind);
+        if (kind == REGARD_MASK_BAND) call.mask.band_low = band[0], call.mask.band_high = band[1];
+        if (kind == REGARD_MASK_INTERVALS) call.mask.rows = ends.data(), call.mask.row = 4;
+        if (kind == REGARD_MASK_BITS) call.mask.bits = bits.data(), call.mask.row = words;
+        if (!seen.empty()) call.mask.seen = seen.data();
         if (regard_forward(&call)) return 3;
-        call.exact_out = out.data(), call.delta = delta.data(), call.grad_out = tensor(grad_out, heads, lq, dv);
-        call.grad_q = tensor(grad_q, heads, lq, d), call.grad_k = tensor(grad_k, hkv, lk, d);
-        call.grad_v = tensor(grad_v, hkv, lk, dv);
+        call.delta = delta.data(), call.grad_out = of_grad_out.view(heads, lq, dv);
+        call.grad_q = of_grad_q.view(heads, lq, d), call.grad_k = of_grad_k.view(hkv, lk, d);
+        call.grad_v = of_grad_v.view(hkv, lk, dv);
         if (regard_backward(&call)) return 3;
-        std::printf("%g %g %g %g %g\n", error(out, want_out), error(lse, want_lse), error(grad_q, want_q),
-                    error(grad_k, want_k), error(grad_v, want_v));
+        std::printf("%g %g %g %g %g\n", error(of_out.back(), want_out), error(lse, want_lse), error(of_grad_q.back(), want_q),
+                    error(of_grad_k.back(), want_k), error(of_grad_v.back(), want_v));
     }
     std::fclose(file);
     return cases ? 0 : 2;
