@@ -35,7 +35,7 @@ def test_the_picture_is_what_the_mask_draws(path: Path) -> None:
 @each_readme
 def test_its_links_lead_somewhere(path: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8"))
-    assert "docs/assets/viewer.png" in targets
+    assert f"docs/assets/viewer{path.stem.removeprefix('README').replace('.', '-')}.png" in targets
     for target in targets:
         assert (ROOT / target).exists(), target
 

@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
             Line(f"stopped at step {done.step} of {done.training.steps}; the same command with --resume goes on")
         )
         return 130
-    console.print(Line(f"try next: {again}"))
+    console.print(Line(f"try next: {again}"), soft_wrap=True)
     return 0
 
 
