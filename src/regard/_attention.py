@@ -61,7 +61,7 @@ def attention(
     torch.Size([1, 4, 10, 8])
     """
     # The compiler cannot trace `not` of a tuple.
-    unchanged = score_mod is None or (type(score_mod) in (list, tuple) and len(score_mod) == 0)
+    unchanged = score_mod is None or (isinstance(score_mod, (list, tuple)) and len(score_mod) == 0)
     plain = unchanged and sinks is None and q_positions is None and k_positions is None and not dropout_p
     key = _ready.key_of(q, k, v, mask, scale, backend) if plain else None
     if key is not None:
