@@ -19,7 +19,7 @@ check: $(TESTED)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Every case in less than ten minutes: a table, the record and a picture; RECORD=docs/data/NAME.json for the documentation's.
+# The kernels' cases, in some minutes: a table, the record and a picture; RECORD=docs/data/NAME.json for the documentation's.
 RECORD ?= build/bench.json
 bench: $(READY)
 	mkdir -p build
