@@ -393,22 +393,3 @@ def test_few_rows_over_whole_vectors_of_keys_take_their_own_maximum(rows: int, k
     rg.attention(q * 100, k, v, backend="native")
     got, want = (rg.attention(q, k, v, backend=name) for name in ("native", "reference"))
     assert torch.allclose(got, want, atol=1e-5)
-
-
-@needs_kernels
-@pytest.mark.parametrize("negated", ["q", "k", "v", "bias", "sinks", "dout"])
-@pytest.mark.parametrize("plain", [False, True], ids=["everything", "ready"])
-def test_a_view_that_torch_negates_when_it_reads_it(negated: str, plain: bool) -> None:
-    tensors = {name: torch.randn(1, 2, 9, 8) for name in ("q", "k", "v", "dout")}
-    tensors |= {"bias": torch.randn(1, 2, 9, 9), "sinks": torch.randn(2)}
-    found = []
-    for x in (torch._neg_view(tensors[negated]), -tensors[negated]):  # as is the imaginary part of a conjugate
-        given = tensors | {negated: x}
-        q, k, v = (given[name].requires_grad_() for name in ("q", "k", "v"))
-        more: dict[str, Any] = {} if plain else {"score_mod": rg.Bias(given["bias"]), "sinks": given["sinks"]}
-        for _ in range(2):  # the second finds what the first has made ready
-            out = rg.attention(q, k, v, backend="native", **more)
-            grads = torch.autograd.grad(out, (q, k, v), given["dout"])
-        found.append((out, *grads))
-    for mine, plainly in zip(*found, strict=True):
-        assert torch.equal(mine, plainly)
