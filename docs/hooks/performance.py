@@ -41,8 +41,8 @@ def tables() -> str:
     for name, record in records():
         parts += [f"## {machine(record)}", f"![ratios of time, ours to theirs](figures/{name}.svg)"]
         rows = [
-            "| case | shape | dtype | against | ours | theirs | ours / theirs | promised | of the peak |",
-            "|---|---|---|---|---:|---:|---:|---:|---:|",
+            "| case | shape | dtype | against | ours | theirs | ours / theirs | turns | promised | of the peak |",
+            "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
         ]
         for case in record.get("cases", []):
             shape = " × ".join(f"{n:,}" for n in case.get("shape", []))
@@ -50,7 +50,7 @@ def tables() -> str:
             dtype = case.get("dtype", "float32")
             rows.append(
                 f"| {case['title']} | {shape} | {dtype} | {case['against']} | {times} | **{case['ratio']:.3f}** "
-                f"| {_promise(case)} | {_share(case)} |"
+                f"| {len(case['runs'][0])} | {_promise(case)} | {_share(case)} |"
             )
         parts.append("\n".join(rows))
         for memory in record.get("memory") or []:
