@@ -12,9 +12,12 @@ from regard.backends.native import library
 
 
 @pytest.mark.skipif(library.missing() is not None, reason="no kernels were built here")
-@pytest.mark.parametrize("negated", ["q", "k", "v", "bias", "sinks", "dout"])
-@pytest.mark.parametrize("plain", [False, True], ids=["everything", "ready"])
-def test_a_view_that_torch_negates_when_it_reads_it(negated: str, plain: bool) -> None:
+@pytest.mark.parametrize(
+    ("plain", "negated"),
+    [(False, name) for name in ("q", "k", "v", "bias", "sinks", "dout")]
+    + [(True, name) for name in ("q", "k", "v", "dout")],
+)
+def test_a_view_that_torch_negates_when_it_reads_it(plain: bool, negated: str) -> None:
     tensors = {name: torch.randn(1, 2, 9, 8) for name in ("q", "k", "v", "dout")}
     tensors |= {"bias": torch.randn(1, 2, 9, 9), "sinks": torch.randn(2)}
     found = []
