@@ -50,7 +50,7 @@ def tables() -> str:
             dtype = case.get("dtype", "float32")
             rows.append(
                 f"| {case['title']} | {shape} | {dtype} | {case['against']} | {times} | **{case['ratio']:.3f}** "
-                f"| {len(case['runs'][0])} | {_promise(case)} | {_share(case)} |"
+                f"| {_turns(case)} | {_promise(case)} | {_share(case)} |"
             )
         parts.append("\n".join(rows))
         for memory in record.get("memory") or []:
@@ -97,6 +97,11 @@ def figures() -> dict[str, bytes]:
         plt.close(figure)
         made[f"{name}.svg"] = picture.getvalue()
     return made
+
+
+def _turns(case: dict[str, Any]) -> str:
+    runs = case.get("runs")
+    return f"{len(runs[0])}" if runs else ""
 
 
 def _promise(case: dict[str, Any]) -> str:
