@@ -170,6 +170,7 @@ def _loop(
                     where.watcher.saved(run, folder)
             if stopping:
                 break
+        del step_loss  # before the group of processes ends
     return run
 
 
