@@ -93,7 +93,6 @@ class Cache(ABC):
     def _extend(self, k: Tensor, v: Tensor, room: int, limit: int | None = None) -> Buffer:
         """Write ``k`` and ``v`` behind the last token."""
         if self._buffer is None:
-            room = max(room, k.shape[-2])
             self._buffer = Buffer(k, v, room if limit is None else min(room, limit))
         else:
             self._buffer.extend(k, v, room, limit)
