@@ -108,7 +108,7 @@ class Cache(ABC):
                 f"k and v must be (…, Hkv, L, D) and (…, Hkv, L, Dv), alike but for their last dim: "
                 f"{got({'k': k, 'v': v})}."
             )
-        if self._buffer is None:
+        if self._buffer is None or self._buffer.takes(k, v):
             return
         for name, new, old in zip("kv", (k, v), self._buffer.view(), strict=True):
             if new.dtype != old.dtype:

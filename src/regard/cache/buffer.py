@@ -40,8 +40,12 @@ class Buffer:
             self._move(*self.view(), room=room if limit is None else min(room, limit))
             stop = self._stop + k.shape[-2]
         for memory, x in ((self._k, k), (self._v, v)):
-            memory[..., self._stop : stop, :] = x
+            memory.narrow(-2, self._stop, x.shape[-2]).copy_(x)
         self._stop = stop
+
+    def takes(self, k: Tensor, v: Tensor) -> bool:
+        """Whether ``k`` and ``v`` are like what is held, but for the number of tokens."""
+        return _like(k, self._k) and _like(v, self._v)
 
     def view(self) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens, without a copy."""
@@ -77,3 +81,10 @@ def _with_room(x: Tensor, room: int) -> Tensor:
     memory = x.new_empty((*x.shape[:-2], max(room, x.shape[-2]), x.shape[-1]))
     memory[..., : x.shape[-2], :] = x
     return memory
+
+
+def _like(x: Tensor, memory: Tensor) -> bool:
+    if x.dtype != memory.dtype or x.device != memory.device:
+        return False
+    shape, held = x.shape, memory.shape
+    return len(shape) == len(held) and shape[:-2] == held[:-2] and shape[-1] == held[-1]
