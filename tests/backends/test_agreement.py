@@ -19,6 +19,7 @@ from regard._dispatch import backend, backend_names, choose
 from regard._errors import UnsupportedError
 from regard.backends.base import Backend, Capabilities
 from regard.backends.blockwise import plan
+from regard.backends.native import library
 from regard.masks import Everything
 from regard.testing.cases import Case, make_case
 from regard.testing.tolerance import Expected, assert_close, expect
@@ -26,6 +27,19 @@ from regard.weights import AttentionWeights
 
 CASES = 2000
 CHUNK = 50
+EVERY = [name for name in backend_names() if name != "native"] + [
+    f"native {v}".strip() for v in library.supported() or ("",)
+]
+"""The backends, and `native` in each variant that this processor can run."""
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of one of `EVERY`; its variant is in use."""
+    chosen, _, variant = str(request.param).partition(" ")
+    if variant:
+        monkeypatch.setattr(library, "variant", lambda: variant)
+    return chosen
 
 
 def drawn_from(backend: Backend) -> Capabilities:
@@ -121,7 +135,7 @@ def check(name: str, seed: int) -> bool:
     return bool(ran)
 
 
-@pytest.mark.parametrize("name", backend_names())
+@pytest.mark.parametrize("name", EVERY, indirect=True)
 @pytest.mark.parametrize("chunk", range(CASES // CHUNK))
 def test_agrees_with_the_oracle(name: str, chunk: int) -> None:
     hold(name, range(chunk * CHUNK, (chunk + 1) * CHUNK))
@@ -148,7 +162,7 @@ def test_blockwise_agrees_in_tiny_blocks(chunk: int, monkeypatch: pytest.MonkeyP
     hold("blockwise", [seed for seed in seeds if max(x.shape[-2] for x in make_case(seed).operands.values()) < 20])
 
 
-@pytest.mark.parametrize("name", ["reference", "blockwise"])
+@pytest.mark.parametrize("name", ["reference", "blockwise"], indirect=True)
 def test_refuses_nothing(name: str) -> None:
     """These two do everything of the contract."""
     for seed in range(0, CASES, 10):
@@ -156,7 +170,7 @@ def test_refuses_nothing(name: str) -> None:
         assert backend(name).unsupported(case.call()) == [], str(case)
 
 
-@pytest.mark.parametrize("name", backend_names())
+@pytest.mark.parametrize("name", EVERY, indirect=True)
 def test_declares_no_less_than_it_can(name: str) -> None:
     """A backend that refused everything would agree with anything: a fair share of its cases must run."""
     ran = sum(check(name, seed) for seed in range(150))

@@ -343,6 +343,11 @@ class TestRefusals:
             library.variant.__wrapped__()
 
     @needs_kernels
+    def test_every_variant_is_tested_by_its_own_kernels(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in library.supported():
+            monkeypatch.setattr(library, "variant", lambda name=name: name)
+            assert Path(library.kernels()._name).name == f"libregard_{name}.so"
+
     def test_a_forced_variant_is_the_one_that_runs(self) -> None:
         code = "import regard.backends.native.library as l; print(l.variant(), l.kernels()._name)"
         done = run_python(code, **{library.CHOICE: "portable"}).stdout

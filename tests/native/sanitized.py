@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 import regard as rg
+from regard import _ready
 from regard._dispatch import backend
 from regard.backends.native import library
 from regard.testing.cases import make_case
@@ -37,6 +38,7 @@ def main() -> int:
     while seed < arguments.first + arguments.cases and time.monotonic() - began < arguments.seconds:
         for name in library.supported():
             library.variant = lambda name=name: name  # type: ignore[assignment]
+            _ready.forget()
             ran += run(seed)
         seed += 1
     print(f"{ran} calls of {seed - arguments.first} cases on {', '.join(library.supported())}: nothing found")

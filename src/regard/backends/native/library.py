@@ -76,7 +76,6 @@ def variant() -> str:
     return forced
 
 
-@cache
 def kernels(name: str | None = None) -> ctypes.CDLL:
     """The library of a variant, by default of `variant`."""
     return _open(installed()[name or variant()])
@@ -118,6 +117,7 @@ class _Threads:
 threads = _Threads()
 
 
+@cache
 def _open(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     check_build(library)
