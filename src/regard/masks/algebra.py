@@ -134,7 +134,7 @@ class Or(_Joined):
 
 
 class Not(Mask):
-    """What its part does not allow. Built by ``~``."""
+    """What its part does not allow. Built by ``~``; compiled functions say ``Not(mask)``, for torch traces no ``~``."""
 
     def __init__(self, part: Mask) -> None:
         self.part = part
