@@ -80,19 +80,68 @@ def test_a_model_on_a_text_becomes_a_page_and_a_record(model: Path, tmp_path: Pa
     assert '"sat"' in page.read_text("utf-8")
 
 
-def test_a_gguf_file_is_a_model(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its folder and its name go to transformers, whose own reading of GGUF is not tested here."""
-    import transformers
+@pytest.fixture
+def gguf_file(model: Path, tmp_path: Path) -> Path:
+    """The weights of ``model`` in a GGUF file, with a tokenizer of the bytes of its words and of these words."""
+    gguf = pytest.importorskip("gguf")
+    from transformers import LlamaModel
 
-    for kind in (transformers.AutoModel, transformers.AutoTokenizer):
+    network = LlamaModel.from_pretrained(model)
+    config, path = network.config, tmp_path / "small.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("small")
+    writer.add_context_length(64)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b", "c", "ab"])
+    writer.add_token_types([1, 1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_eos_token_id(2)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    names = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    for name, weight in network.state_dict().items():
+        new = {"embed_tokens.weight": "token_embd.weight", "norm.weight": "output_norm.weight"}.get(name)
+        if new is None:
+            _, layer, inner = name.removesuffix(".weight").split(".", 2)
+            new = f"blk.{layer}.{names[inner]}.weight"
+            count = heads.get(inner.split(".")[-1])
+            if count is not None:  # the format has a rotated pair side by side, transformers half a head apart
+                weight = weight.unflatten(0, (count, 2, -1)).transpose(1, 2).flatten(0, 2)
+        writer.add_tensor(new, weight.contiguous().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
 
-        def load(where: str, *, gguf_file: str, whole: Any = kind.from_pretrained) -> Any:
-            assert (where, gguf_file) == (str(tmp_path), "small.gguf")
-            return whole(str(model))
 
-        monkeypatch.setattr(kind, "from_pretrained", load)
-    record = record_text(str(tmp_path / "small.gguf"), "the cat sat")
-    assert record.tokens == [["the", "cat", "sat"]]
+def test_a_gguf_file_is_a_model(model: Path, gguf_file: Path, tmp_path: Path) -> None:
+    from transformers import LlamaModel
+
+    text, kept, page = (tmp_path / name for name in ("text.txt", "kept", "page.html"))
+    text.write_text("cabbab", "utf-8")
+    asked = ["view", "--model", str(gguf_file), "--text", str(text), "--save", str(kept), "--html", str(page)]
+    assert main(asked) == 0
+    record = rg.load_record(kept)
+    assert record.meta["model"] == "small.gguf"
+    assert record.tokens == [["c", "ab", "b", "ab"]]
+    network = LlamaModel.from_pretrained(model)
+    with torch.no_grad(), rg.record(network) as own:
+        network(torch.tensor([[2, 3, 1, 3]]))
+    for mine, theirs in zip(own.layers, record.layers, strict=True):
+        torch.testing.assert_close(mine.weights.dense(), theirs.weights.dense())
+    assert "small.gguf" in page.read_text("utf-8")
 
 
 def test_what_a_model_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -301,6 +303,7 @@ def test_progress_is_told() -> None:
     ("arguments", "error", "match"),
     [
         ({"model": 3}, rg.KindError, "takes a torch.nn.Module"),
+        ({"name": 3}, rg.KindError, "name= is what the model is called, a string: got 3"),
         ({"layers": [-1]}, rg.ArgumentError, "number from 0 on"),
         ({"layers": 1.5}, rg.KindError, "layers= takes numbers"),
         ({"heads": [-1]}, rg.ArgumentError, "from 0 on"),
@@ -328,3 +331,22 @@ def test_nothing_recorded_says_why() -> None:
         pass
     with pytest.raises(rg.ArgumentError, match="nothing was recorded"):
         rec.layers  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("loaded", "name"),
+    [
+        ("org/small", "org/small"),
+        ("/models/small", "small"),
+        ("models/of/small", "small"),
+        (".", Path.cwd().name),
+        ("", "MultiHeadAttention"),
+    ],
+)
+def test_a_model_is_called_as_it_was_loaded_and_never_by_its_whole_path(loaded: str, name: str) -> None:
+    layer = rg.nn.MultiHeadAttention(4, 4, 4, 0.0, num_heads=1)
+    layer.config = SimpleNamespace(_name_or_path=loaded)  # type: ignore[assignment]
+    with rg.record(layer) as rec:
+        assert rec.meta["model"] == name
+    with rg.record(layer, name="mine") as rec:
+        assert rec.meta["model"] == "mine"

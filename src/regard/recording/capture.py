@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ def record(
     max_bytes: int | None = None,
     device: torch.device | str | None = None,
     copy: bool = False,
+    name: str | None = None,
     progress: bool | Callable[[str], None] = False,
 ) -> Iterator[Record]:
     """Record queries, keys and logsumexp of ``model``'s attention inside the ``with`` block: all weights, lazily.
@@ -55,6 +57,7 @@ def record(
             by page. Default: no limit.
         device: where to keep everything, such as ``"cpu"``; default: where the model computes.
         copy: keep copies even of what nobody is known to write to.
+        name: what pages and files call the model; default: the name it was loaded by, of a path its last part.
         progress: True to say on stderr what was recorded so far, or a function that is told.
 
     Yields:
@@ -76,8 +79,10 @@ def record(
     if max_bytes is not None and (not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 0):
         raise ArgumentError(f"max_bytes= is a number of bytes, or None for no limit: got {describe(max_bytes)}.")
     choice = Choice(layers, heads, queries)
+    if name is not None and not isinstance(name, str):
+        raise KindError(f"name= is what the model is called, a string: got {describe(name)}.")
     given = checked_tokens(tokens)
-    rec = Record(_facts(model))
+    rec = Record(_facts(model, name))
     with ExitStack() as stack:
         rec.skipped.update(stack.enter_context(switched(model)))
         stack.enter_context(uncompiled(model))
@@ -115,11 +120,17 @@ def _fitting(ids: Tensor | None, layers: tuple[Layer, ...], side: str) -> Tensor
     return ids if ids is not None and lengths <= {ids.shape[1]} else None
 
 
-def _facts(model: nn.Module) -> dict[str, object]:
-    config = getattr(model, "config", None)
-    name = getattr(config, "_name_or_path", None) or type(model).__name__
+def _facts(model: nn.Module, name: str | None) -> dict[str, object]:
     dtype = next((str(p.dtype).removeprefix("torch.") for p in model.parameters()), None)
-    return {"model": str(name), **({} if dtype is None else {"dtype": dtype})}
+    return {"model": name or _name(model), **({} if dtype is None else {"dtype": dtype})}
+
+
+def _name(model: nn.Module) -> str:
+    """The name that a model was loaded by, such as ``org/name``; of a folder or file only its own name."""
+    loaded = str(getattr(getattr(model, "config", None), "_name_or_path", None) or "")
+    path = Path(loaded)
+    local = path.is_absolute() or len(path.parts) > 2 or path.exists()
+    return (path.resolve().name if local else loaded) if loaded else type(model).__name__
 
 
 def _say(text: str) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Tokens = list[list[str]]
+_FEW_LAYERS = 8
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -119,8 +120,7 @@ class Record:
         found = [one for one in layers if which in (one.index, one.name)]
         if len(found) == 1:
             return found[0]
-        known = ", ".join(f"{one.index} ({one.name})" for one in layers)
-        raise ArgumentError(f"layer {which!r} names {len(found)} of the recorded layers, which are {known}.")
+        raise ArgumentError(f"layer {which!r} names {len(found)} of the recorded layers, which are {_known(layers)}.")
 
     @property
     def nbytes(self) -> int:
@@ -248,6 +248,12 @@ class Record:
         first = layers[0]
         sizes = f"{len(layers)} layers, {first.q.shape[1]} heads, {first.q.shape[2]} queries, {first.k.shape[2]} keys"
         return f"<Record: {runs}{sizes}, {self.nbytes / 1e6:.3g} MB>"
+
+
+def _known(layers: Sequence[Layer]) -> str:
+    """Layers by number and name; of more than a screen of them the first and the last."""
+    names = [f"{one.index} ({one.name})" for one in layers]
+    return ", ".join(names if len(names) <= _FEW_LAYERS else [*names[:3], "…", names[-1]])
 
 
 def _labels(layer: Layer, run: Run, batch: int) -> tuple[list[str] | None, list[str] | None]:

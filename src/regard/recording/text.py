@@ -50,7 +50,7 @@ def record_text(model: str, text: str, *, max_tokens: int | None = None, progres
     ids = tokenizer(text, return_tensors="pt")["input_ids"][:, :max_tokens]
     if ids.numel() == 0:
         raise ArgumentError("a text to be recorded has at least one token: got none.")
-    with torch.no_grad(), record(network, tokenizer=tokenizer, progress=progress) as kept:
+    name = path.resolve().name if path.exists() else model
+    with torch.no_grad(), record(network, tokenizer=tokenizer, name=name, progress=progress) as kept:
         network(input_ids=ids)
-    kept.meta.setdefault("model", Path(model).name)
     return kept
