@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,11 @@ import regard as rg
 
 pytest.importorskip("matplotlib")
 WORDS = ["the", " cat", "猫", "\n", "$x$", "<b>", "a_very_long_token_indeed", "", "\0", "مرحبا"]
+
+
+def drawn_of(axes: Any) -> torch.Tensor:
+    """What a map draws, NaN where it is blank."""
+    return torch.tensor(axes.images[0].get_array().filled(torch.nan))
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +34,10 @@ def rec() -> rg.Record:
 def test_a_map_draws_the_weights_with_their_tokens(rec: rg.Record, suffix: str, tmp_path: Path) -> None:
     figure = rec.plot(1, 0, slice(2, 7), slice(0, 7))
     axes, bar = figure.axes
-    torch.testing.assert_close(torch.tensor(axes.images[0].get_array()), rec.layers[1].weights[0, 0, 2:7, :7])
+    drawn = drawn_of(axes)
+    seen = torch.ones(5, 7, dtype=torch.bool).tril(2)  # what a causal mask hides is blank
+    expected = torch.where(seen, rec.layers[1].weights[0, 0, 2:7, :7], torch.nan)
+    torch.testing.assert_close(drawn, expected, equal_nan=True)
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == ["猫", "↵", r"\$x\$", "<b>", "a_very_…indeed"]
     assert bar.get_ylabel() == "weight"
@@ -42,9 +51,10 @@ def test_a_large_window_is_pooled_and_says_so() -> None:
     with torch.no_grad(), rg.record(layer) as rec:
         layer(torch.randn(1, 1100, 8))
     figure = rec.plot(0, 0)
-    drawn = torch.tensor(figure.axes[0].images[0].get_array())
+    drawn = drawn_of(figure.axes[0])
     assert drawn.shape == (512, 512)
-    torch.testing.assert_close(drawn, rec.layers[0].weights.pool(512, 512, kind="max")[0, 0])
+    torch.testing.assert_close(drawn.nan_to_num(0), rec.layers[0].weights.pool(512, 512, kind="max")[0, 0])
+    assert torch.equal(drawn.isnan(), torch.ones(512, 512, dtype=torch.bool).triu(1))
     assert figure.axes[1].get_ylabel() == "largest weight of a bin"
 
 
@@ -62,6 +72,8 @@ def test_what_is_not_there_is_refused(rec: rg.Record) -> None:
         rec.plot(0, 3)
     with pytest.raises(rg.ArgumentError, match="a map shows rows"):
         rec.plot(0, 0, slice(5, 5))
+    with pytest.raises(rg.KindError, match=r"rows= is a slice such as slice\(0, 40\): got 5"):
+        rec.plot(0, 0, 5)  # type: ignore[arg-type]
     with pytest.raises(rg.ArgumentError, match="'linear' or 'log'"):
         rec.plot(0, 0, colours="red")  # type: ignore[arg-type]
     with pytest.raises(rg.ArgumentError, match="head scores are"):

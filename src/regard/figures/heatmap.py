@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from regard._errors import ArgumentError, describe
+from regard._errors import ArgumentError, KindError, describe
 from regard.figures.canvas import coordinates, families, label, pyplot
 from regard.weights import AttentionWeights
 
@@ -37,14 +37,14 @@ def plot_weights(
     """A window of one head's weights as a map with a colour bar.
 
     Up to 512 rows or columns are drawn weight by weight. Larger windows are pooled into 512 bins, the largest weight of
-    each bin, which keeps diagonals and single needles visible, and the figure says so. Labels are drawn where there are
-    at most 64.
+    each bin, which keeps diagonals and single needles visible, and the figure says so. What the mask hides is left
+    blank. Labels are drawn where there are at most 64.
 
     Args:
         weights: ``(…, H, Lq, Lk)``.
         batch: which entry of the flattened batch.
         head: which of the recorded heads.
-        rows: queries.
+        rows: queries, a slice of step 1.
         cols: keys.
         row_labels: one for every query of the call.
         col_labels: one for every key.
@@ -56,6 +56,7 @@ def plot_weights(
         The figure, detached from pyplot; ``figure.savefig("map.pdf")`` writes it.
 
     Raises:
+        KindError: rows or columns that are no slice.
         ArgumentError: an entry, a head or a window that is not there, other colours.
         MissingError: matplotlib is not installed.
     """
@@ -65,6 +66,9 @@ def plot_weights(
 
     if colours not in ("linear", "log"):
         raise ArgumentError(f"colours are 'linear' or 'log': got {describe(colours)}.")
+    for name, given in (("rows", rows), ("cols", cols)):
+        if not isinstance(given, slice):
+            raise KindError(f"{name}= is a slice such as slice(0, 40): got {describe(given)}.")
     q_len, k_len = weights.shape[-2:]
     window, across = range(q_len)[rows], range(k_len)[cols]
     if not window or not across or window.step != 1 or across.step != 1:
@@ -74,7 +78,7 @@ def plot_weights(
     size = _size(len(window), len(across), labelled=labelled[0])
     figure = Figure(figsize=size, layout="constrained", dpi=150)
     axes = figure.subplots()
-    top = max(float(values.max()), torch.finfo(torch.float32).tiny)
+    top = max(float(values.nan_to_num(0).max()), torch.finfo(torch.float32).tiny)
     norm = LogNorm(top * 1e-4, top, clip=True) if colours == "log" else Normalize(0, top)
     edges = (across.start - 0.5, across.stop - 0.5, window.stop - 0.5, window.start - 0.5)
     image = axes.imshow(values.numpy(), cmap=cmap, norm=norm, extent=edges, interpolation="nearest", aspect="auto")
@@ -103,32 +107,40 @@ def plot_weights(
 
 
 def _values(weights: AttentionWeights, batch: int, head: int, window: range, across: range) -> tuple[Tensor, bool]:
-    """The window's weights or the largest of each bin, on the CPU, and which of the two."""
+    """The window's weights, or the largest of each bin; NaN where nothing is visible; and which of the two."""
     heads = weights.shape[-3] if weights.ndim > 2 else 1
     entries = int(torch.Size(weights.shape[:-3]).numel()) if weights.ndim > 3 else 1
     for name, n, count in (("batch entry", batch, entries), ("head", head, heads)):
         if not isinstance(n, int) or not 0 <= n < count:
             raise ArgumentError(f"{name} is one of 0 … {count - 1}: got {describe(n)}.")
-    lead = (
-        tuple(int(x) for x in torch.unravel_index(torch.tensor(batch), weights.shape[:-3])) if weights.ndim > 3 else ()
-    )
-    index = (*lead, head) if weights.ndim > 2 else ()
     if len(window) <= _BINS and len(across) <= _BINS:
-        part = weights[(*index, slice(window.start, window.stop), slice(across.start, across.stop))]
-        return part.detach().float().cpu(), False
+        return _part(weights, batch, head, window, across).cpu(), False
     strips = []
     step = max((1 << 22) // len(across), 1)
-    col_bin = torch.arange(len(across), device=weights.device) * min(_BINS, len(across)) // len(across)
     for start in range(window.start, window.stop, step):
-        stop = min(start + step, window.stop)
-        part = weights[(*index, slice(start, stop), slice(across.start, across.stop))].detach().float()
-        pooled = part.new_zeros((stop - start, int(col_bin[-1]) + 1))
-        strips.append(pooled.scatter_reduce_(1, col_bin.expand(part.shape), part, "amax"))
-    by_row = torch.cat(strips)
-    row_bin = torch.arange(len(window), device=weights.device) * min(_BINS, len(window)) // len(window)
-    found = by_row.new_zeros((int(row_bin[-1]) + 1, by_row.shape[1]))
-    found.scatter_reduce_(0, row_bin[:, None].expand(by_row.shape), by_row, "amax")
-    return found.cpu(), True
+        part = _part(weights, batch, head, range(start, min(start + step, window.stop)), across)
+        strips.append(_largest(part.nan_to_num(-1).mT))
+    found = _largest(torch.cat(strips, 1).mT)
+    return torch.where(found < 0, torch.nan, found).cpu(), True
+
+
+def _part(weights: AttentionWeights, batch: int, head: int, window: range, across: range) -> Tensor:
+    """Weights of a head, NaN where the mask hides a pair."""
+    lead = torch.unravel_index(torch.tensor(batch), weights.shape[:-3]) if weights.ndim > 3 else ()
+    index = (*(int(n) for n in lead), head) if weights.ndim > 2 else ()
+    rows, cols = slice(window.start, window.stop), slice(across.start, across.stop)
+    part = weights[(*index, rows, cols)].detach().float()
+    call = weights._call
+    at = call.frame.tile(rows, cols, slice(batch, batch + 1), slice(head, head + 1))
+    allowed = call.mask.allowed(at)
+    return torch.where(allowed.expand(1, 1, *part.shape)[0, 0], part, torch.nan)
+
+
+def _largest(x: Tensor) -> Tensor:
+    """The largest of each of at most 512 bins of rows, of ``x (n, m)``."""
+    bins = torch.arange(len(x), device=x.device) * min(_BINS, len(x)) // len(x)
+    found = x.new_full((int(bins[-1]) + 1, x.shape[1]), -torch.inf)
+    return found.scatter_reduce_(0, bins[:, None].expand(x.shape), x, "amax")
 
 
 def _size(rows: int, cols: int, *, labelled: bool) -> tuple[float, float]:
