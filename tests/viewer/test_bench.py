@@ -51,7 +51,7 @@ def test_a_step_lasts_until_its_last_tile_is_drawn(
 
 def test_recording_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """With memory that is told: what a process really holds is noise at this size."""
-    told = {"peaks": [100, 700], "held": [50, 450]}
+    told = {"peaks": [100, 700], "held": [0, 50, 450]}
     monkeypatch.setattr(recording, "peak_extra", lambda function: (function(), told["peaks"].pop(0))[1])
     monkeypatch.setattr(recording, "settled", lambda: told["held"].pop(0))
     transformers = pytest.importorskip("transformers")
