@@ -65,6 +65,8 @@ def test_lines_lead_from_the_chosen_query_to_what_it_reads(page: Any) -> None:
     dense = patterned()[1].weights.dense()[0, 1, 80]
     assert int(dense.argmax()) == 79
     assert inked() == [79 - first_key]
+    note = page.page.locator(".lines-note").inner_text()
+    assert note == "Queries 60–89 and keys 60–107, 48 at a time. Move the map to see others."
     slider = page.page.get_by_label("Top-p")
     slider.fill("1")
     page.until(f"{STATE}.topP === 1")

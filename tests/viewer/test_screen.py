@@ -79,6 +79,16 @@ def test_the_minimap_moves_the_view(page: Any) -> None:
     page.until(f"Math.abs({MAP}.view().x0 - 28) < 2")
 
 
+@at("#at=0.0.0&view=60,90,20,50")
+def test_the_minimap_says_what_is_in_view_and_arrow_keys_move_it(page: Any) -> None:
+    minimap = page.page.locator(".minimap")
+    assert "queries 20–49 and keys 60–89 are in view" in minimap.get_attribute("aria-label")
+    minimap.focus()
+    page.page.keyboard.press("ArrowDown")
+    page.until(f"{MAP}.view().y0 > 20")
+    page.until("!document.querySelector('.minimap').ariaLabel.includes('queries 20–49')")
+
+
 @at("#at=0.0.1&with=1.0.1&difference=1&scale=linear&contrast=0")
 def test_two_records_move_together_and_subtract(page: Any) -> None:
     mine = patterned()[0].weights.dense()[0, 1]

@@ -3,6 +3,7 @@
 import { heaviest } from "./chosen";
 import { css, shades } from "./colour";
 import { h, prepared } from "./dom";
+import { count, t } from "./i18n";
 import type { Scene } from "./scene";
 import type { Focus } from "./state";
 import { keyToken, label, queryToken } from "./tokens";
@@ -38,6 +39,8 @@ export function windowOf({ layer, state, view }: Scene): Window {
 export class Lines {
   readonly canvas = h("canvas", { class: "lines", role: "img" });
   readonly element = h("div", { class: "lines-box", role: "region", tabindex: 0 }, this.canvas);
+  /** Which part the lines show, where that is not all. */
+  readonly note = h("div", { class: "lines-note" });
 
   constructor(private readonly choose: (focus: Focus) => void) {}
 
@@ -45,6 +48,10 @@ export class Lines {
   draw(scene: Scene, values: Float32Array, { r0, r1, k0, k1 }: Window): void {
     const { layer, record, ink, look, state } = scene;
     const { focus, topP } = state;
+    const whole = r1 - r0 === layer.rows && k1 - k0 === layer.cols;
+    this.note.textContent = whole
+      ? ""
+      : t("linesShown", { a: count(r0), b: count(r1 - 1), c: count(k0), d: count(k1 - 1), n: count(SHOWN) });
     const wide = Math.min(760, this.element.clientWidth - 32);
     const tall = Math.max(r1 - r0, k1 - k0) * LINE + TOP;
     this.canvas.style.width = `${wide}px`;

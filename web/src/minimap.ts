@@ -3,7 +3,7 @@
 import { paint, type Look } from "./colour";
 import { h, prepared } from "./dom";
 import type { Planes } from "./head";
-import { t } from "./i18n";
+import { count, t } from "./i18n";
 import type { LayerData } from "./payload";
 import type { Ink } from "./scene";
 import type { View } from "./state";
@@ -18,7 +18,7 @@ export interface MiniScene {
 }
 
 export class Minimap {
-  readonly canvas = h("canvas", { class: "minimap", role: "img" });
+  readonly canvas = h("canvas", { class: "minimap", role: "img", tabindex: 0 });
   private scene: MiniScene | null = null;
   private image: { of: Planes; look: string; canvas: HTMLCanvasElement } | null = null;
 
@@ -39,9 +39,12 @@ export class Minimap {
   show(scene: MiniScene): void {
     this.scene = scene;
     const { canvas } = this;
-    canvas.setAttribute("aria-label", t("minimapLabel"));
-    const wide = canvas.clientWidth;
     const { rows, cols } = scene.layer;
+    const { x0, x1, y0, y1 } = scene.view;
+    const [a, b] = [Math.max(0, Math.floor(y0)), Math.min(rows, Math.ceil(y1)) - 1];
+    const [c, d] = [Math.max(0, Math.floor(x0)), Math.min(cols, Math.ceil(x1)) - 1];
+    canvas.setAttribute("aria-label", t("minimapLabel", { a: count(a), b: count(b), c: count(c), d: count(d) }));
+    const wide = canvas.clientWidth;
     const tall = Math.round(wide * Math.max(0.25, Math.min(1, rows / cols)));
     canvas.style.height = `${tall}px`;
     const ctx = prepared(canvas, wide, tall);
@@ -58,7 +61,6 @@ export class Minimap {
     ctx.fillStyle = scene.ink.accent;
     for (const i of scene.found.rows) ctx.fillRect(0, (i / rows) * tall, 4, 1.5);
     for (const j of scene.found.cols) ctx.fillRect((j / cols) * wide, 0, 1.5, 4);
-    const { x0, x1, y0, y1 } = scene.view;
     const box = [(x0 / cols) * wide, (y0 / rows) * tall, ((x1 - x0) / cols) * wide, ((y1 - y0) / rows) * tall] as const;
     if (x1 - x0 < cols || y1 - y0 < rows) {
       ctx.fillStyle = scene.look.dark ? "rgb(0 0 0 / 45%)" : "rgb(40 36 30 / 22%)";

@@ -43,7 +43,7 @@ export class Reading {
     this.text = new TextView(events.choose);
     this.lines = new Lines(events.choose);
     this.share.addEventListener("input", () => events.topP(Number(this.share.value)));
-    this.element.append(this.tabs, this.caption, this.text.element, this.lines.element, this.table);
+    this.element.append(this.tabs, this.caption, this.text.element, this.lines.note, this.lines.element, this.table);
     this.furnish();
   }
 
@@ -71,7 +71,7 @@ export class Reading {
     this.share.value = String(topP);
     this.shareText.textContent = topP.toFixed(2);
     this.text.element.hidden = panel !== "text";
-    this.lines.element.hidden = panel !== "lines";
+    this.lines.element.hidden = this.lines.note.hidden = panel !== "lines";
     const part = panel === "lines" ? [windowOf(scene), this.element.clientWidth] : null;
     const key = JSON.stringify([left, hide, scene.look, focus, topP, panel, part, t("sum")]);
     if (key === this.drawn) return;
