@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from regard.adapters import huggingface
-from regard.bench import recording
+from regard.bench import recording, rivals
 from regard.bench import viewer as bench
 from regard.bench.peers import PEERS
 
@@ -72,3 +73,32 @@ def test_recording_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found.pair.ours) == len(found.pair.theirs) == 2
     assert "2,048 tokens" in str(found)
     assert found.record()["ratio"] == found.pair.ratio
+
+
+def test_another_viewer_is_opened_in_the_same_browser(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is drawn by a script from the network, which comes from a folder; nothing else from there is let through."""
+    given: list[torch.Tensor] = []
+
+    def page(weights: torch.Tensor, words: list[str]) -> str:
+        given.append(weights)
+        scripts = "".join(f"<script src='https://not.here/1.0/{name}.min.js'></script>" for name in ("draw", "other"))
+        return f"<p>{' '.join(words)}</p>{scripts}"
+
+    (tmp_path / "draw.min.js").write_text("document.body.append(document.createElement('canvas'))", "utf-8")
+    monkeypatch.setenv(rivals.SCRIPTS, str(tmp_path))
+    found = rivals.Rival("torch", "Another", 16, 3, page, "canvas").run(browser, tmp_path)
+    [weights] = given
+    assert weights.shape == (1, 3, 16, 16)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 3, 16))
+    assert not weights.triu(1).any()
+    assert (found.tokens, found.layers, found.heads) == (16, 1, 3)
+    assert found.tool == f"Another {version('torch')}"
+    assert found.seconds is not None
+    assert str(found) in str(bench.Viewed("1", (), bench.Looked(1, 1, 1.0, (1.0,), 1, 1.0), (found,)))
+
+
+def test_viewers_that_are_not_installed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rivals, "RIVALS", [rivals.Rival("not_a_package", "x", 1, 1, lambda *_: "", "p")])
+    assert rivals.rerun(None, tmp_path) == ()

@@ -1,4 +1,4 @@
-"""What other attention viewers cost, measured once: the tools are not installed here, and nothing of this is rerun."""
+"""What other attention viewers cost, measured once; where they are installed, `rivals` runs some of it again."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ import torch
 
 from regard._inspect import Inspection, inspect
 from regard.bench.memory import peak_extra
-from regard.bench.peers import PEERS, PEERS_MACHINE
+from regard.bench.peers import PEERS, PEERS_MACHINE, Peer
+from regard.bench.rivals import rerun
 from regard.masks import Causal
 from regard.viewer import save_html, serve
 
@@ -129,9 +130,11 @@ class Viewed:
     browser: str
     pages: tuple[Opened, ...]
     served: Looked
+    others: tuple[Peer, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"headless Chromium {self.browser}", *map(str, self.pages), str(self.served)]
+        lines += [f"another viewer, run here: {peer}" for peer in self.others]
         lines += [f"others, not run again ({PEERS_MACHINE}):", *(f"  {peer}" for peer in PEERS)]
         return "\n".join(lines)
 
@@ -154,7 +157,8 @@ def measure(runs: int, served: int = 100_000) -> Viewed:
             _opened(browser, Path(folder), layers, tokens, runs, compressed=compressed)
             for layers, tokens, compressed in ((12, 1024, True), (12, 1024, False), (1, 4096, True))
         ]
-        return Viewed(str(browser.version), tuple(pages), _looked(browser, Path(folder), served))
+        looked = _looked(browser, Path(folder), served)
+        return Viewed(str(browser.version), tuple(pages), looked, rerun(browser, Path(folder)))
 
 
 @contextmanager
