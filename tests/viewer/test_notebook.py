@@ -17,14 +17,29 @@ rec
 """
 
 
+WIDGET = """
+shown = rec.widget(height=300)
+shown.show(0, 1)
+shown
+"""
+
+
 @pytest.fixture(scope="module")
-def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A notebook that was run and converted to HTML."""
+def book() -> Any:
+    """A notebook that was run in a kernel: a record as a cell's result, and its widget."""
     nbformat = pytest.importorskip("nbformat")
     nbconvert = pytest.importorskip("nbconvert")
     pytest.importorskip("ipykernel")
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
-    nbconvert.preprocessors.ExecutePreprocessor(timeout=60, kernel_name="python3").preprocess(book, {})
+    pytest.importorskip("anywidget")
+    made = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (CELL, WIDGET)])
+    nbconvert.preprocessors.ExecutePreprocessor(timeout=60, kernel_name="python3").preprocess(made, {})
+    return made
+
+
+@pytest.fixture(scope="module")
+def converted(book: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It as HTML."""
+    nbconvert = pytest.importorskip("nbconvert")
     with pytest.MonkeyPatch.context() as patch:
         # Its templates lie beside the package, which need not be in this environment's own folder.
         patch.setenv("JUPYTER_PATH", str(Path(nbconvert.__file__).parents[4] / "share" / "jupyter"))
@@ -61,3 +76,13 @@ def test_the_page_stays_when_a_notebook_is_converted(browser: Any, converted: Pa
         assert "about:srcdoc" not in asked
     finally:
         context.close()
+
+
+def test_a_widget_runs_in_a_real_kernel(book: Any) -> None:
+    """Its state comes back with the notebook: the page, its height and where it was sent."""
+    [output] = book.cells[1].outputs
+    model = output.data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    state = book.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"][model]["state"]
+    assert state["height"] == 300
+    assert state["page"].startswith("<!doctype html>")
+    assert state["state"] == "at=0.0.1"
