@@ -36,21 +36,20 @@ def machine(record: dict[str, Any]) -> str:
 
 
 def tables() -> str:
-    """For each record: the machine, a picture, the table."""
+    """For each record: what it is of, the machine, a picture, the table."""
     parts = []
     for name, record in records():
-        parts += [f"## {machine(record)}", f"![ratios of time, ours to theirs](figures/{name}.svg)"]
+        parts += [f"## {_subject(name)}", f"On {machine(record)}."]
+        parts.append(f"![ratios of time, ours to theirs](figures/{name}.svg)")
         rows = [
-            "| case | shape | dtype | against | ours | theirs | ours / theirs | turns | promised | of the peak |",
-            "|---|---|---|---|---:|---:|---:|---:|---:|---:|",
+            "| case | ours / theirs | ours | theirs | against | promised | turns | of the peak |",
+            "|---|---:|---:|---:|---|---:|---:|---:|",
         ]
         for case in record.get("cases", []):
-            shape = " × ".join(f"{n:,}" for n in case.get("shape", []))
             times = " | ".join(_seconds(case.get(key)) for key in ("seconds", "against_seconds"))
-            dtype = case.get("dtype", "float32")
             rows.append(
-                f"| {case['title']} | {shape} | {dtype} | {case['against']} | {times} | **{case['ratio']:.3f}** "
-                f"| {_turns(case)} | {_promise(case)} | {_share(case)} |"
+                f"| {case['title']}; {_shape(case)} | **{case['ratio']:.3f}** | {times} | {case['against']} "
+                f"| {_promise(case)} | {_turns(case)} | {_share(case)} |"
             )
         parts.append("\n".join(rows))
         for memory in record.get("memory") or []:
@@ -84,7 +83,9 @@ def figures() -> dict[str, bytes]:
         ax.barh(range(len(cases)), [r - 1 for r in ratios], left=1, color=[_GOOD if r <= 1 else _BAD for r in ratios])
         for n, ratio in enumerate(ratios):
             ax.text(ratio, n, f" {ratio:.2g} ", va="center", ha="right" if ratio < 1 else "left", size=9)
-        ax.set_yticks(range(len(cases)), [case["title"] for case in cases], size=9)
+        titles = [case["title"] for case in cases]
+        names = [f"{t}; {_shape(case)}" if titles.count(t) > 1 else t for t, case in zip(titles, cases, strict=True)]
+        ax.set_yticks(range(len(cases)), names, size=9)
         ax.set_xscale("log")
         low, high = min([*ratios, 0.5]), max([*ratios, 1.5])
         ax.set_xlim(low / 1.8, high * 1.5)
@@ -97,6 +98,17 @@ def figures() -> dict[str, bytes]:
         plt.close(figure)
         made[f"{name}.svg"] = picture.getvalue()
     return made
+
+
+def _subject(name: str) -> str:
+    """What a record is of, from the name of its file: ``avx2-slow-cases`` is "Slow cases"."""
+    return name.partition("-")[2].replace("-", " ").capitalize() or name
+
+
+def _shape(case: dict[str, Any]) -> str:
+    shape = " × ".join(f"{n:,}" for n in case.get("shape", []))
+    dtype = case.get("dtype", "float32")
+    return shape if dtype in case["title"] else f"{shape} {dtype}"
 
 
 def _turns(case: dict[str, Any]) -> str:

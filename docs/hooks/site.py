@@ -30,6 +30,7 @@ GENERATED = {
     "recall-table": why.table,
     "recall-table-zh-TW": why.table_zh_tw,
     "recall-statements": why.statements,
+    "recall-statements-zh-TW": why.statements_zh_tw,
 }
 
 

@@ -41,6 +41,29 @@ def statements() -> str:
     return "\n".join(f"* {sentence}" for sentence in result().statements())
 
 
+def statements_zh_tw() -> str:
+    """What the numbers say, in 繁體中文."""
+    found, last, said = result(), result().experiment.distances[-1], []
+    for kind, shares in found.accuracy.items():
+        name, good = _name(kind), found.recalls(kind)
+        where = f"相隔 {_listed(good)} 個項目時答對九成以上" if good else "在任何距離都答不到九成"
+        said.append(f"* {name}{where}；相隔 {last} 個項目時答對 {shares[-1]:.0%}。")
+    for kind in found.accuracy:
+        if kind != "attention":
+            near = found.keeps_up(kind)
+            where = f"相隔 {_listed(near)} 個項目時跟得上" if near else "在任何距離都跟不上"
+            said.append(f"* {_name(kind)}{where}注意力（相差不到 5%）。")
+    return "\n".join(said)
+
+
+def _name(kind: str) -> str:
+    return "注意力" if kind == "attention" else f"{kind} "
+
+
+def _listed(distances: list[int]) -> str:
+    return "、".join(map(str, distances))
+
+
 @cache
 def figures() -> dict[str, bytes]:
     """Accuracy against distance."""

@@ -10,6 +10,7 @@ import torch
 from regard import lm
 from regard.cli.demo import command
 from regard.cli.demo.heads import SENTENCES, look
+from regard.cli.training import Screen
 from regard.lm.model import Block
 
 Run = Callable[..., Any]
@@ -18,8 +19,11 @@ Run = Callable[..., Any]
 def test_everything_goes_to_one_folder(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "_QUICK_STEPS", 2)
     monkeypatch.chdir(tmp_path)
+    ended: list[Path] = []
+    monkeypatch.setattr(Screen, "__exit__", lambda screen, *raised: ended.append(screen._folder))
     status, shown, err = run("demo", "--quick", "--no-tour", width=100)
     assert (status, err) == (0, "")
+    assert [str(folder) for folder in ended] == ["regard-demo-quick"]  # no bar goes on below what follows
     folder = tmp_path / "regard-demo-quick"
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     assert {"heads.html", "loss.png", "text.txt", "step-00000002"} == {path.name for path in folder.iterdir()}

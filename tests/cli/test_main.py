@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,24 @@ def test_an_interruption_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(entry, "_run", interrupted)
     assert run("info") == (130, "", "")
+
+
+def test_a_file_that_cannot_be_used_is_a_sentence(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    status, out, err = run("recall", "--out", str(tmp_path / "file" / "recall"))
+    assert (status, out) == (2, "")
+    assert err == f"regard: {tmp_path / 'file' / 'recall'}: Not a directory.\n"
+
+
+def test_a_reader_who_stops_is_no_traceback() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "regard", "tour"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == b""
+        assert child.wait(timeout=60) in (1, 141)
 
 
 def test_a_fresh_process_pipes_plain_text() -> None:

@@ -122,13 +122,13 @@ def test_the_performance_page_takes_any_record(tmp_path: Path, monkeypatch: pyte
     growth = {"pairs": [10, 20], "seconds": [0.003, 0.006], "fixed": 0.001, "per_pair": 2e-4}
     machine = {"processor": "Some CPU", "cores": 2}
     record = {"machine": machine, "cases": [case | {"seconds": 0.012}], "growth": growth}
-    (tmp_path / "bench-a.json").write_text(json.dumps(record))
+    (tmp_path / "bench-a-few-cases.json").write_text(json.dumps(record))
     text = performance.tables()
-    assert "## Some CPU, 2 cores" in text
-    assert "| a case | 1 × 8 × 64 × 64 | float32 | theirs | 12.0 ms | – | **0.500** |" in text
+    assert "## A few cases\n\nOn Some CPU, 2 cores." in text
+    assert "| a case; 1 × 8 × 64 × 64 float32 | **0.500** | 12.0 ms | – | theirs |" in text
     assert "from 10 to 20 visible pairs" in text
     assert "to within 20%" in text
-    assert list(performance.figures()) == ["bench-a.svg"]
+    assert list(performance.figures()) == ["bench-a-few-cases.svg"]
     performance.figures.cache_clear()
 
 

@@ -71,8 +71,8 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path, whole_ru
 
 
 def test_what_a_kill_left_is_removed(tmp_path: Path) -> None:
-    left = tmp_path / "run" / ".aside-00000003-1"
-    left.mkdir(parents=True)
+    (tmp_path / "run" / ".aside-00000003-1").mkdir(parents=True)
+    (tmp_path / "run" / ".aside-loss.png").write_bytes(b"half")
     trained(tmp_path / "run", save_every=2)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["step-00000006", "step-00000007"]
 
@@ -93,6 +93,14 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_last_checkpoint(
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["step-00000002"]
     assert lm.resume(TEXT, lm.Where(tmp_path / "run")).step == 7
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(
+        CheckpointError, match=r"no run can be written to .*run: Not a directory. Choose another folder"
+    ):
+        trained(tmp_path / "file" / "run", stop_at=1)
 
 
 def test_a_file_that_may_not_grow_is_a_sentence(tmp_path: Path, whole_run: tuple[Path, lm.Run]) -> None:

@@ -19,7 +19,7 @@ def test_the_interface(monkeypatch: pytest.MonkeyPatch, local: str, given: str |
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", given or "")  # so that it is put back in any case
     if given is None:
         monkeypatch.delenv("GLOO_SOCKET_IFNAME")
-    monkeypatch.setattr(dist, "init_process_group", lambda name: seen.append(os.environ.get("GLOO_SOCKET_IFNAME")))
+    monkeypatch.setattr(processes, "_join", lambda world, name: seen.append(os.environ.get("GLOO_SOCKET_IFNAME")))
     monkeypatch.setattr(dist, "get_rank", lambda: 1)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
     with processes.processes("cpu") as found:

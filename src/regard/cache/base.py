@@ -93,7 +93,6 @@ class Cache(ABC):
     def _extend(self, k: Tensor, v: Tensor, room: int, limit: int | None = None) -> Buffer:
         """Write ``k`` and ``v`` behind the last token."""
         if self._buffer is None:
-            room = max(room, k.shape[-2])
             self._buffer = Buffer(k, v, room if limit is None else min(room, limit))
         else:
             self._buffer.extend(k, v, room, limit)
@@ -109,7 +108,7 @@ class Cache(ABC):
                 f"k and v must be (…, Hkv, L, D) and (…, Hkv, L, Dv), alike but for their last dim: "
                 f"{got({'k': k, 'v': v})}."
             )
-        if self._buffer is None:
+        if self._buffer is None or self._buffer.takes(k, v):
             return
         for name, new, old in zip("kv", (k, v), self._buffer.view(), strict=True):
             if new.dtype != old.dtype:

@@ -16,7 +16,7 @@ class Buffer:
 
     def __init__(self, k: Tensor, v: Tensor, room: int) -> None:
         self._start, self._stop = 0, k.shape[-2]
-        self._k, self._v = (_with_room(x, max(room, self._stop)) for x in (k, v))
+        self._k, self._v = (_with_room(x, room) for x in (k, v))
 
     @property
     def length(self) -> int:
@@ -25,8 +25,9 @@ class Buffer:
 
     def extend(self, k: Tensor, v: Tensor, room: int, limit: int | None = None) -> None:
         """Append ``k`` and ``v (…, Hkv, L, D)``; memory is for ``room`` tokens or more, and for ``limit`` at most."""
-        if any(x.requires_grad for x in (self._k, self._v, k, v)):
-            # Writing in place would cut the gradients of what was handed out before.
+        if any(x.requires_grad for x in (self._k, self._v, k, v)) or torch.compiler.is_exporting():
+            # Writing in place would cut the gradients of what was handed out before; and an exported program, whose
+            # caches end with it, would ask how long they are.
             held_k, held_v = self.view()
             self._move(torch.cat([held_k, k], -2), torch.cat([held_v, v], -2), room=0)
             return
@@ -39,8 +40,12 @@ class Buffer:
             self._move(*self.view(), room=room if limit is None else min(room, limit))
             stop = self._stop + k.shape[-2]
         for memory, x in ((self._k, k), (self._v, v)):
-            memory[..., self._stop : stop, :] = x
+            memory.narrow(-2, self._stop, x.shape[-2]).copy_(x)
         self._stop = stop
+
+    def takes(self, k: Tensor, v: Tensor) -> bool:
+        """Whether ``k`` and ``v`` are like what is held, but for the number of tokens."""
+        return _like(k, self._k) and _like(v, self._v)
 
     def view(self) -> tuple[Tensor, Tensor]:
         """Keys and values of all tokens, without a copy."""
@@ -66,13 +71,20 @@ class Buffer:
 
     def _move(self, k: Tensor, v: Tensor, room: int) -> None:
         self._start, self._stop = 0, k.shape[-2]
-        self._k, self._v = (_with_room(x, max(room, self._stop)) for x in (k, v))
+        self._k, self._v = (_with_room(x, room) for x in (k, v))
 
 
 def _with_room(x: Tensor, room: int) -> Tensor:
-    """New memory of ``room`` tokens that begins with ``x``; ``x`` itself where a gradient flows through it."""
-    if x.requires_grad:
+    """New memory of ``room`` tokens or more that begins with ``x``; ``x`` itself if it will not be written behind."""
+    if x.requires_grad or torch.compiler.is_exporting():
         return x
-    memory = x.new_empty((*x.shape[:-2], room, x.shape[-1]))
+    memory = x.new_empty((*x.shape[:-2], max(room, x.shape[-2]), x.shape[-1]))
     memory[..., : x.shape[-2], :] = x
     return memory
+
+
+def _like(x: Tensor, memory: Tensor) -> bool:
+    if x.dtype != memory.dtype or x.device != memory.device:
+        return False
+    shape, held = x.shape, memory.shape
+    return len(shape) == len(held) and shape[:-2] == held[:-2] and shape[-1] == held[-1]

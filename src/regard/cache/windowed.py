@@ -43,13 +43,13 @@ class WindowedCache(Cache):
             if self.sinks:
                 k, v = (x.narrow(-2, 0, self.sinks) for x in buffer.view())
                 self._first = Buffer(k, v, self.sinks)
-        buffer.drop(max(buffer.length - self.window, 0))
+        buffer.drop(torch.sym_max(buffer.length - self.window, 0))
 
     @property
     def gone(self) -> tuple[int, int]:
         held = 0 if self._buffer is None else self._buffer.length
         start = 0 if self._first is None else self.sinks
-        return start, max(self.length - held, start)
+        return start, torch.sym_max(self.length - held, start)
 
     def crop(self, length: int) -> None:
         gone = self.dropped
@@ -81,6 +81,7 @@ class RollingCache(WindowedCache):
 
     ``append`` returns the keys held before *and* all new ones, and drops keys only then: a chunk of any length sees all
     that its mask allows. After ``crop`` the window is shorter by the tokens taken back, until new ones fill it.
+    An exported program (`torch.export`) is for all lengths at which keys have been dropped already.
 
     Args:
         window: keys kept.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn, Protocol
@@ -46,7 +47,8 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``regard`` with these arguments, default ``sys.argv[1:]``; returns the exit status.
 
-    0 is success, 2 a command line that cannot be followed, 130 an interruption.
+    0 is success, 2 a command line that cannot be followed or a file that cannot be used, 130 an interruption, 141 an
+    output that nobody reads on.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
@@ -58,6 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Whoever was reading, such as ``head``, has seen enough; what is still to be written goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"regard: {where}{error.strerror or error}.", file=sys.stderr)
+        return 2
 
 
 def _run(arguments: list[str]) -> int:

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +91,20 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"))
 
 
+def begin(folder: Path) -> None:
+    """Make the folder of a new run, and see that it can be written into before anything is computed.
+
+    Raises:
+        CheckpointError: it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"no run can be written to {folder}: {error.strerror}. Choose another folder.") from None
+
+
 def save(folder: Path, run: Run, model: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> Path:
     """Write the checkpoint of ``run.step`` and keep the two last ones.
 
@@ -103,7 +118,7 @@ def save(folder: Path, run: Run, model: Mapping[str, Tensor], optimizer: Mapping
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(".aside-*"):
-            shutil.rmtree(left)
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
         aside.mkdir()
         _written(aside / "model.safetensors", lambda path: save_file(_contiguous(model), path))
         _written(aside / "optimizer.safetensors", lambda path: save_file(_contiguous(optimizer), path))

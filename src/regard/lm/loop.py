@@ -76,12 +76,13 @@ def train(text: Text, tokenizer: Tokenizer, config: ModelConfig, training: Train
     Raises:
         ArgumentError: a text shorter than a context, a folder that holds a run, a batch that the processes do not
             divide, a device that is not there.
-        CheckpointError: a checkpoint cannot be written.
+        CheckpointError: the folder or a checkpoint cannot be written.
     """
     if checkpoint.checkpoints(where.folder):
         raise ArgumentError(
             f"{where.folder} already holds a run. Go on with it by --resume, or choose another folder with --out."
         )
+    checkpoint.begin(where.folder)
     run = checkpoint.Run(config.replace(vocabulary=tokenizer.size), training, tokenizer, text.source, text.digest)
     torch.manual_seed(training.seed)
     model = LanguageModel(run.config).to(device_of(where.device))
@@ -170,6 +171,7 @@ def _loop(
                     where.watcher.saved(run, folder)
             if stopping:
                 break
+        del step_loss  # before the group of processes ends
     return run
 
 

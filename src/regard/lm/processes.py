@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -10,10 +11,16 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
+_groups = itertools.count()
+
 
 @contextmanager
 def processes(device: str) -> Iterator[tuple[int, int]]:
-    """This process's number and how many there are; (0, 1) when nothing launched several."""
+    """This process's number and how many there are; (0, 1) when nothing launched several.
+
+    What holds on to the group, such as a DistributedDataParallel, must be gone at the end: whoever frees the last hold
+    waits for gloo's threads, which may be waiting for Python's lock, and only the group's own end lets go of that.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         yield 0, 1
@@ -22,12 +29,18 @@ def processes(device: str) -> Iterator[tuple[int, int]]:
     if joined:
         if os.environ.get("LOCAL_WORLD_SIZE") == str(world):
             _stay_at_home()
-        dist.init_process_group("nccl" if torch.device(device).type == "cuda" else "gloo")
-    try:
-        yield dist.get_rank(), world
-    finally:
-        if joined:
-            dist.destroy_process_group()
+        _join(world, "nccl" if torch.device(device).type == "cuda" else "gloo")
+    yield dist.get_rank(), world
+    if joined:  # after an error a traceback holds on to everything, and so the group stays as well
+        dist.destroy_process_group()
+
+
+def _join(world: int, backend: str) -> None:
+    """Meet under a name of this training's own: a second one would find the first one's addresses under torch's."""
+    rank = int(os.environ["RANK"])
+    store, _, _ = next(dist.rendezvous("env://", rank, world))
+    named = dist.PrefixStore(f"regard-{next(_groups)}", store)
+    dist.init_process_group(backend, store=named, rank=rank, world_size=world)
 
 
 def _stay_at_home() -> None:

@@ -1,4 +1,4 @@
-"""The task: items that carry a key and a value, then questions that name a key."""
+"""The task: items that carry a key and a value, then a question that names a key."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-KEYS, VALUES = 600, 8
+KEYS, VALUES = 512, 4
 
 
 @dataclass(frozen=True)
 class Questions:
-    """Sequences of items with questions after them.
+    """Sequences of items, and questions that may come after them, each instead of the others.
 
     Attributes:
         keys: of the items, all different in a row, int64 ``(B, n)``.
@@ -28,7 +28,7 @@ class Questions:
 
 
 def ask(batch: int, items: int, draw: torch.Generator, *, questions: int | None = None) -> Questions:
-    """``batch`` sequences of ``items`` items and as many ``questions`` about any of them.
+    """``batch`` sequences of ``items`` items, and ``questions`` about different ones of them, at most all.
 
     With ``questions=None`` there is one question, about the first item: the one at the distance ``items``.
     """
@@ -36,5 +36,5 @@ def ask(batch: int, items: int, draw: torch.Generator, *, questions: int | None 
     values = torch.randint(VALUES, (batch, items), generator=draw)
     which = torch.zeros(batch, 1, dtype=torch.int64)
     if questions is not None:
-        which = torch.randint(items, (batch, questions), generator=draw)
+        which = torch.rand(batch, items, generator=draw).topk(min(questions, items), dim=1).indices
     return Questions(keys, values, keys.gather(1, which), values.gather(1, which))

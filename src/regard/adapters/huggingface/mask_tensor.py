@@ -19,11 +19,16 @@ class MaskTensor(Tensor):
 
     It is a `Mask` that stands for the tensor that eager attention adds to its scores, 0 where a query may attend and
     the least number of its dtype elsewhere. That tensor is made when a model computes with it, and never otherwise.
+
+    Attributes:
+        q_positions: positions of the queries, None for the default.
+        in_place: whether the keys live in a cache that is written into.
     """
 
     _mask: Mask
     _at: Geometry
     _made: Tensor | None
+    q_positions: Tensor | None
     in_place: bool
 
     @staticmethod
@@ -33,6 +38,7 @@ class MaskTensor(Tensor):
         made: Tensor = Tensor._make_wrapper_subclass(MaskTensor, shape, dtype=dtype, device=at.device)
         self = cast(MaskTensor, made)
         self._mask, self._at, self._made, self.in_place = mask, at, None, in_place
+        self.q_positions = q_positions(mask, at)
         return self
 
     @property
@@ -40,11 +46,6 @@ class MaskTensor(Tensor):
         """The mask, its keys at ``0 … k_len - 1`` and its queries at `q_positions`; None once it was written into."""
         # Whoever wrote into the tensor, or into a view of it, meant that and not what it was made from.
         return self._mask if self._made is None or version(self._made) == 0 else None
-
-    @property
-    def q_positions(self) -> Tensor | None:
-        """Positions of the queries, None for the default."""
-        return q_positions(self._mask, self._at)
 
     @property
     def geometry(self) -> Geometry:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from regard.lm import ModelConfig, Run, Text, Tokenizer, Training
 
 _GOAL = 2.0
-_STEPS, _QUICK_STEPS = 500, 120
+_STEPS, _QUICK_STEPS = 800, 200
 _CHARACTERS = 400
 
 
@@ -92,8 +92,8 @@ def _train(console: Console, text: Text, out: Path, arguments: argparse.Namespac
             else f"the native kernels are not here ({absent}), so another backend computes attention"
         )
     )
-    with interruptible() as stop:
-        where = lm.Where(out, compile=arguments.compile, watcher=Screen(console, out), stop=stop)
+    with interruptible() as stop, Screen(console, out) as screen:
+        where = lm.Where(out, compile=arguments.compile, watcher=screen, stop=stop)
         if checkpoints(out):
             console.print(Line(f"{out} holds a run already; going on with it"))
             return lm.resume(text, where)
