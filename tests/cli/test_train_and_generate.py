@@ -32,6 +32,8 @@ def test_from_text_to_text(run: Run, rhyme: Path, tmp_path: Path) -> None:
     assert f"everything goes to {out}" in shown
     assert "step      3   training " in shown
     assert " tokens/s" in shown
+    samples = [line for line in shown.splitlines() if line.startswith("    ")]
+    assert samples
     assert f"try next: regard generate {out} 'the cat'" in shown
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     made = run("generate", str(out), "the dog", "--count", "30", "--seed", "3", "--top-k", "5", "--top-p", "0.9")
@@ -47,7 +49,11 @@ def test_from_text_to_text(run: Run, rhyme: Path, tmp_path: Path) -> None:
 def test_resuming_from_the_command_line(run: Run, rhyme: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "run")
     base = ("train", str(rhyme), "--out", out)
-    assert run(*base, *TINY, "--steps", "4", "--tokens", "bpe", "--vocabulary", "280").status == 0
+    tokens = ("--tokens", "bpe", "--vocabulary", "280", "--sample-every", "0")
+    status, shown, _ = run(*base, *TINY, "--steps", "4", *tokens)
+    assert status == 0
+    assert "step      4" in shown
+    assert not [line for line in shown.splitlines() if line.startswith("    ")], "a sample, and none was asked for"
     status, shown, _ = run(*base, "--resume", "--steps", "4")
     assert status == 0
     assert "going on from step 4" in shown

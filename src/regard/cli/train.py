@@ -66,7 +66,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     training(
         "--save-every", type=int, default=500, metavar="N", help="steps between checkpoints (default: %(default)s)"
     )
-    training("--sample-every", type=int, default=500, metavar="N", help="steps between samples (default: %(default)s)")
+    training(
+        "--sample-every", type=int, default=500, metavar="N", help="steps between samples, 0 for none (default: 500)"
+    )
     parser.set_defaults(run=run)
 
 

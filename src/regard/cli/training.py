@@ -48,7 +48,7 @@ class Screen(Watcher):
     Args:
         console: where to print.
         folder: of the run; takes ``loss.png``.
-        sample_every: steps between two samples; 0: none.
+        sample_every: steps between two samples, and one at the end; 0: none.
 
     Attributes:
         first: whether this process is the one that tells.
@@ -100,9 +100,11 @@ class Screen(Watcher):
         if abs(seen.per_character - seen.held_out) > 1e-9:
             line += f", {seen.per_character:.3f} a character"
         self._say(line + (f"   {self._rate:,.0f} tokens/s" if self._rate else ""))
-        sampling = self._sample_every and run.step // self._sample_every > self._sampled
-        if sampling or run.step == run.training.steps:
-            self._sampled = run.step // max(self._sample_every, 1)
+        if not self._sample_every:
+            return
+        times = run.step // self._sample_every
+        if times > self._sampled or run.step == run.training.steps:
+            self._sampled = times
             self._sample(run, model)
 
     def saved(self, run: Run, folder: Path) -> None:
