@@ -16,7 +16,7 @@ from regard.cli.main import main
 from regard.recall.task import KEYS, VALUES
 
 SMALL = recall.Experiment(
-    distances=(3, 11), steps=200, batch=32, questions=16, width=32, tested=64, learning_rates=(5e-3,)
+    distances=(3, 11), lengths=(3, 11), steps=200, batch=32, questions=16, width=32, tested=64, learning_rates=(5e-3,)
 )
 
 
@@ -90,7 +90,7 @@ def test_attention_learns_to_recall_and_the_seed_decides() -> None:
 
 
 def test_each_model_takes_the_learning_rate_that_recalls_best() -> None:
-    short = replace(SMALL, distances=(2, 3), steps=30)
+    short = replace(SMALL, distances=(2, 3), lengths=(2, 3), steps=30)
     tried = replace(short, learning_rates=(1e-7, 1e-2, 1e-6), trial_steps=60)
     steps: list[int] = []
     result = recall.run(tried, ("attention",), lambda kind, step: steps.append(step))
@@ -112,7 +112,7 @@ def test_what_is_said_is_what_was_measured() -> None:
     rates = {"attention": 5e-3, "GRU": 2e-2, "LSTM": 1e-2}
     result = recall.Result(recall.Experiment(distances=(8, 16, 32)), {}, shares, rates)
     assert result.statements() == [
-        "learning rates: attention 0.005, GRU 0.02, LSTM 0.01, each the best of 0.01, 0.02, 0.04 in 300 steps.",
+        "learning rates: attention 0.005, GRU 0.02, LSTM 0.01, each the best of 0.005, 0.01, 0.02 in 300 steps.",
         "attention answers at least 9 in 10 questions at 8, 16, 32; at 32 it answers 95%.",
         "GRU answers at least 9 in 10 questions at 8; at 32 it answers 20%.",
         "LSTM answers at least 9 in 10 questions at none of the distances; at 32 it answers 30%.",
@@ -166,6 +166,7 @@ def test_the_command_saves_what_it_prints(tmp_path: Path, capsys: pytest.Capture
     ("make", "match"),
     [
         (lambda: recall.Experiment(distances=(8, KEYS + 1)), f"distances go from 1 to the {KEYS} different keys"),
+        (lambda: recall.Experiment(lengths=()), "lengths go from 1 to the 512 different keys: got"),
         (lambda: recall.Experiment(learning_rates=()), "learning_rates are at least one, all above 0: got"),
         (lambda: recall.Experiment(steps=0), "steps must be at least 1: got 0"),
         (lambda: recall.Recaller("RNN", 32, 9), "the layers to compare are attention, GRU, LSTM: got 'RNN'"),

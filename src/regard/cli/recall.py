@@ -21,7 +21,7 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "recall",
         help="why attention: recall against distance, beside a GRU and an LSTM",
         description="Train a GRU, an LSTM and one attention layer with equally many parameters to recall the value of "
-        "a key, and measure how often they do at distances from 8 to 512. Each item is one token with key and value.",
+        "a key, and measure how often they do at distances from 4 to 512. Each item is one token with key and value.",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="training steps of each model (default: 3000)")
     parser.add_argument(
@@ -29,10 +29,16 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         type=float,
         nargs="+",
         metavar="X",
-        help="each model takes its best (default: 0.01 0.02 0.04)",
+        help="each model takes its best (default: 0.005 0.01 0.02)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of weights and sequences (default: %(default)s)")
-    parser.add_argument("--distances", type=int, nargs="+", metavar="N", help="default: 8 16 32 64 128 256 512")
+    parser.add_argument(
+        "--distances",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="trained on and asked at (default: 4 8 16 32 64 128 256 512, trained on from 8)",
+    )
     parser.add_argument("--out", type=Path, default=Path("regard-recall"), help="folder (default: %(default)s)")
     parser.set_defaults(run=run)
 
@@ -49,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.learning_rates:
         changes["learning_rates"] = tuple(arguments.learning_rates)
     if arguments.distances:
-        changes["distances"] = tuple(arguments.distances)
+        changes["distances"] = changes["lengths"] = tuple(arguments.distances)
     experiment = Experiment(**changes)
     arguments.out.mkdir(parents=True, exist_ok=True)
     console = make_console()

@@ -23,8 +23,8 @@ class Experiment:
     """The settings; every model gets the same sequences in the same order.
 
     Attributes:
-        distances: items between the one that is asked for and the question, the item with it; also the lengths that
-            are trained on, mostly the short ones (a length ``n`` with probability ``∝ 1/n²``).
+        distances: items between the one that is asked for and the question, the item with it.
+        lengths: items of the sequences that are trained on, mostly few (a length ``n`` with probability ``∝ 1/n²``).
         steps: optimizer steps of each model.
         batch: sequences a step.
         questions: questions a sequence in training, each of which comes alone; shorter sequences have one an item.
@@ -40,12 +40,13 @@ class Experiment:
         ArgumentError: one outside its domain.
     """
 
-    distances: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
+    distances: tuple[int, ...] = (4, 8, 16, 32, 64, 128, 256, 512)
+    lengths: tuple[int, ...] = (8, 16, 32, 64, 128, 256, 512)
     steps: int = 3000
     batch: int = 64
     questions: int = 16
     width: int = 64
-    learning_rates: tuple[float, ...] = (1e-2, 2e-2, 4e-2)
+    learning_rates: tuple[float, ...] = (5e-3, 1e-2, 2e-2)
     trial_steps: int = 300
     tested: int = 512
     seed: int = 0
@@ -54,8 +55,10 @@ class Experiment:
         for name in ("steps", "trial_steps", "batch", "questions", "width", "tested"):
             checked_int(name, getattr(self, name), 1)
         checked_int("seed", self.seed, 0)
-        if not self.distances or not all(1 <= n <= KEYS for n in self.distances):
-            raise ArgumentError(f"distances go from 1 to the {KEYS} different keys: got {self.distances}.")
+        for name in ("distances", "lengths"):
+            given: tuple[int, ...] = getattr(self, name)
+            if not given or not all(1 <= n <= KEYS for n in given):
+                raise ArgumentError(f"{name} go from 1 to the {KEYS} different keys: got {given}.")
         if not self.learning_rates or not all(rate > 0 for rate in self.learning_rates):
             raise ArgumentError(f"learning_rates are at least one, all above 0: got {self.learning_rates}.")
 
@@ -163,14 +166,15 @@ def _trained(
 ) -> Recaller:
     with torch.random.fork_rng():
         torch.manual_seed(weights_seed)
-        model = Recaller(kind, experiment.width, max(experiment.distances) + experiment.questions)
+        longest = max(*experiment.distances, *experiment.lengths)
+        model = Recaller(kind, experiment.width, longest + experiment.questions)
     draw = torch.Generator().manual_seed(experiment.seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0)
-    weights = torch.tensor([1 / n**2 for n in experiment.distances], dtype=torch.float64)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.0, fused=True)
+    weights = torch.tensor([1 / n**2 for n in experiment.lengths], dtype=torch.float64)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = rate * min((step + 1) / max(steps / 20, 1), 1 - step / steps)
-        length = experiment.distances[int(torch.multinomial(weights, 1, generator=draw))]
+        length = experiment.lengths[int(torch.multinomial(weights, 1, generator=draw))]
         given = ask(experiment.batch, length, draw, questions=experiment.questions)
         loss = F.cross_entropy(model(given).flatten(0, 1), given.answers.flatten())
         optimizer.zero_grad()
