@@ -13,6 +13,7 @@ from regard.adapters.huggingface.survey.trial import Verdict, architectures, tri
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "huggingface.md"
 SAMPLE = ["bart", "bert", "bloom", "deepseek_v3", "deepseek_v4", "dinov2", "gemma2", "gpt_oss", "hy_v4", "llama4_text"]
 SAMPLE += ["longformer", "modernbert", "mpt", "patchtst", "qwen2_moe", "resnet", "t5", "vit", "wav2vec2", "whisper"]
+SAMPLE += ["lfm3_vl_vision", "qwen2_vl_text", "siglip2_vision_model"]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ HARMLESS = {
     "cu_seqlens": "as cu_seq_lens_q",
     "max_length_q": "as cu_seq_lens_q",
     "max_length_k": "as cu_seq_lens_q",
+    "grid_thw": "of the pictures around attention, which eager attention does without",
     "seq_idx": "packed sequences for state-space layers",
     "deterministic": "regard is deterministic on a CPU",
     "use_cache": "of the model around attention",

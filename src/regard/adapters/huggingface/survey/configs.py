@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 LAYERS, HEADS, WIDTH, WORDS = 2, 4, 64, 160
@@ -29,6 +29,8 @@ SIZES: list[tuple[str, int]] = [
     (r"(image_size|img_size|input_size)", IMAGE),
     (r"(patch_size|conv_kernel_size_patch)", PATCH),
     (r"(index_topk|index_n_heads)", 4),
+    (r"attn_layer_period", 2),
+    (r"attn_layer_offset", 1),
     (r"(num_mel_bins|num_mel_channels)", 16),
 ]
 """The first pattern that matches an int's whole name decides its value, if that is smaller."""
@@ -49,11 +51,13 @@ class Variant:
     Attributes:
         kv_heads: key/value heads.
         head_dim: features of a head; some architectures share it out among rotary sections in their own way.
+        width: features of a token; where no entry says what a head has, it has ``width / HEADS``.
         last: the last special token that was handed out; they come from the last word down.
     """
 
     kv_heads: int
     head_dim: int
+    width: int = WIDTH
     last: int = WORDS
 
     def token(self) -> int:
@@ -62,19 +66,20 @@ class Variant:
         return self.last
 
 
-VARIANTS = ((2, 16), (HEADS, 16), (HEADS, 64), (HEADS, 128))
-"""Key/value heads and features of a head, in the order in which they are tried."""
+VARIANTS = ((2, 16), (HEADS, 16), (HEADS, 64), (HEADS, 128), (HEADS, 64, 4 * WIDTH), (HEADS, 128, 8 * WIDTH))
+"""Key/value heads, features of a head and of a token, in the order in which they are tried."""
 KV_HEADS = re.compile(r"num_key_value_heads|num_kv_heads|n_head_kv|multi_query_group_num")
 HEAD_DIM = re.compile(r"\w*(head_dim|head_size|d_kv|kv_channels)")
 
 
-def small(config_class: Any, kv_heads: int, head_dim: int) -> Any:
+def small(config_class: Any, variant: Variant) -> Any:
     """A small configuration of ``config_class``."""
-    return config_class(**_overrides(config_class, config_class(), Variant(kv_heads, head_dim)))
+    return config_class(**_overrides(config_class, config_class(), replace(variant)))
 
 
 def _overrides(config_class: Any, default: Any, variant: Variant) -> dict[str, Any]:
     found: dict[str, Any] = {}
+    pictures = hasattr(default, "image_size")
     for name, value in vars(default).items():
         if (
             name.startswith("_")
@@ -88,15 +93,26 @@ def _overrides(config_class: Any, default: Any, variant: Variant) -> dict[str, A
                 found[name] = _overrides(type(value), value, variant) | {"model_type": value.model_type}
             continue
         changed = _changed(name, value, variant)
+        if name == "window_size" and type(value) is int and (pictures or hasattr(default, "patch_size")):
+            # A window of patches tiles the picture; where pictures have any size, it is counted in pixels.
+            changed = min(value, IMAGE // PATCH if pictures else IMAGE)
+        if name in ("pad_token_id", "mask_token_id") and value is None and getattr(default, "vocab_size", 0) is None:
+            changed = variant.token()
+        if name == "attn_layer_indices":
+            changed = [1]
+        if name == "default_language" and value is None:
+            changed = default.languages[0]
         if changed is not None:
             found[name] = changed
-    if isinstance(vars(default).get("layer_types"), list):
-        kinds = list(dict.fromkeys(default.layer_types))
-        layers = max(LAYERS, len(kinds))
-        found["layer_types"] = (kinds * LAYERS)[:layers]
-        for name in ("num_hidden_layers", "n_layer", "num_layers"):
-            if name in found:
-                found[name] = layers
+    for listed in ("layer_types", "layers_block_type"):
+        kinds = vars(default).get(listed)
+        if isinstance(kinds, list):
+            kinds = list(dict.fromkeys(kinds))
+            layers = max(LAYERS, len(kinds))
+            found[listed] = (kinds * LAYERS)[:layers]
+            for name in ("num_hidden_layers", "n_layer", "num_layers"):
+                if name in found:
+                    found[name] = layers
     return found
 
 
@@ -112,6 +128,8 @@ def _changed(name: str, value: object, variant: Variant) -> object:
         return 0.0
     if isinstance(value, bool):
         return None
+    if name == "vocab_size" and value is None:
+        return WORDS
     if KV_HEADS.fullmatch(name) and (value is None or isinstance(value, int)):
         return variant.kv_heads
     if HEAD_DIM.fullmatch(name) and (value is None or (isinstance(value, int) and value > 0)):
@@ -123,6 +141,8 @@ def _changed(name: str, value: object, variant: Variant) -> object:
             return [2 ** (n + 1) for n in range(len(value))]
     for pattern, small_value in SIZES:
         if re.fullmatch(pattern, name):
+            if small_value == WIDTH:
+                small_value = variant.width
             if isinstance(value, int):
                 return min(value, small_value) if value > 0 else None
             if isinstance(value, (list, tuple)) and value and name in ("image_size", "patch_size", "img_size"):

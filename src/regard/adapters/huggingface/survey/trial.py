@@ -20,11 +20,11 @@ from torch import Tensor
 from regard._errors import RegardError
 from regard.adapters.huggingface import attention
 from regard.adapters.huggingface.registry import NAME, register
-from regard.adapters.huggingface.survey.configs import VARIANTS, small
+from regard.adapters.huggingface.survey.configs import VARIANTS, Variant, small
 from regard.adapters.huggingface.survey.inputs import Inputs, candidates, valid_tokens
 
 RELATIVE = 1e-5
-MAX_PARAMETERS = 30_000_000
+MAX_PARAMETERS = 110_000_000
 MAX_SECONDS = 60
 Kind = Literal["works", "refused", "not tried"]
 
@@ -101,9 +101,9 @@ def _register_counting(attend: Any) -> None:
 def _first(architecture: str) -> tuple[Any, Inputs, Tensor]:
     """The first small model that runs with eager attention, on the first inputs that it runs on, and what it gives."""
     first: Exception | None = None
-    for kv_heads, head_dim in VARIANTS:
+    for sizes in VARIANTS:
         try:
-            model = _built(architecture, kv_heads, head_dim)
+            model = _built(architecture, Variant(*sizes))
         except _TooSlow:
             raise
         except Exception as error:
@@ -120,10 +120,10 @@ def _first(architecture: str) -> tuple[Any, Inputs, Tensor]:
     raise first or LookupError(f"what goes into it as {model.main_input_name!r} is not known here")
 
 
-def _built(architecture: str, kv_heads: int, head_dim: int) -> Any:
+def _built(architecture: str, variant: Variant) -> Any:
     from transformers import CONFIG_MAPPING, MODEL_MAPPING
 
-    config = small(CONFIG_MAPPING[architecture], kv_heads, head_dim)
+    config = small(CONFIG_MAPPING[architecture], variant)
     model_class = MODEL_MAPPING[type(config)]
     model_class = model_class[0] if isinstance(model_class, tuple) else model_class
     with torch.device("meta"):
@@ -131,7 +131,7 @@ def _built(architecture: str, kv_heads: int, head_dim: int) -> Any:
     if parameters > MAX_PARAMETERS:
         raise LookupError(f"the smallest that could be made of it has {parameters:,} parameters")
     torch.manual_seed(0)
-    config = small(CONFIG_MAPPING[architecture], kv_heads, head_dim)
+    config = small(CONFIG_MAPPING[architecture], variant)
     model = model_class._from_config(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for parameter in model.parameters():
