@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -127,6 +127,15 @@ def test_it_checks_what_it_is_given(changed: dict[str, Any], error: type[Excepti
         torch.ops.regard.attention(*arguments(rg.Causal(), **changed))
 
 
+CACHES: dict[str, tuple[Callable[[], rg.cache.Cache], rg.Mask | None, int]] = {
+    "full": (rg.cache.FullCache, None, 2),
+    "preallocated": (lambda: rg.cache.FullCache(4096), None, 2),
+    "rolling": (lambda: rg.cache.RollingCache(5), rg.SlidingWindow(4), 6),
+    "sinks": (lambda: rg.cache.SinkCache(1, 4), rg.SlidingWindow(3) | rg.Prefix(1), 7),
+}
+"""Caches, a mask that fits each, and the fewest tokens before a step: enough that a window has dropped some."""
+
+
 class TestExport:
     """`torch.export` with dynamic lengths; the program runs on other lengths and gives what the module gives."""
 
@@ -169,21 +178,48 @@ class TestExport:
         shapes = ({1: self.LENGTH}, [{0: self.LENGTH}])
         self.check(Layer(), inputs(13), shapes, [inputs(5), inputs(301)], strict=False)
 
-    def test_a_layer_with_a_cache(self) -> None:
+    @pytest.mark.parametrize("strict", [False, True], ids=["non_strict", "strict"])
+    @pytest.mark.parametrize(("make", "mask", "shortest"), CACHES.values(), ids=CACHES)
+    def test_a_layer_with_a_cache(
+        self, make: Callable[[], rg.cache.Cache], mask: rg.Mask | None, shortest: int, *, strict: bool
+    ) -> None:
         class Step(torch.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.layer = rg.nn.MultiHeadAttention(8, 8, 4096, 0.0, 2, rope=rg.nn.RotaryEmbedding(4))
 
             def forward(self, x: Tensor, past_k: Tensor, past_v: Tensor) -> Tensor:
-                cache = rg.cache.FullCache()
+                cache = make()
                 cache.append(past_k, past_v)
-                y: Tensor = self.layer(x, cache=cache)
+                y: Tensor = self.layer(x, cache=cache, mask=mask)
                 return y
 
         def inputs(new: int, past: int) -> tuple[Tensor, ...]:
             return torch.randn(2, new, 8), torch.randn(2, 2, past, 4), torch.randn(2, 2, past, 4)
 
-        past = torch.export.Dim("past", min=2, max=2000)
+        past = torch.export.Dim("past", min=shortest, max=2000)
         shapes = ({1: self.LENGTH}, {2: past}, {2: past})
-        self.check(Step(), inputs(3, 7), shapes, [inputs(5, 19), inputs(2, 300)], strict=False)
+        others = [inputs(5, 19), inputs(2, 300), inputs(40, shortest)]
+        self.check(Step(), inputs(3, 11), shapes, others, strict=strict)
+
+    def test_a_mask_that_needs_dropped_keys_stops_the_program(self) -> None:
+        class Step(torch.nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = rg.nn.MultiHeadAttention(8, 8, 4096, 0.0, 2)
+
+            def forward(self, x: Tensor, past: Tensor, ids: Tensor) -> Tensor:
+                cache = rg.cache.RollingCache(5)
+                cache.append(past, past)
+                y: Tensor = self.layer(x, cache=cache, mask=rg.Document(ids))
+                return y
+
+        def inputs(past: int, own: int) -> tuple[Tensor, ...]:
+            """The last ``own`` tokens are a document of their own."""
+            return torch.randn(2, 1, 8), torch.randn(2, 2, past, 4), (torch.arange(past + 1) > past - own).long()
+
+        length = torch.export.Dim("past", min=6, max=2000)
+        program = torch.export.export(Step(), inputs(9, 3), dynamic_shapes=(None, {2: length}, {0: length + 1}))
+        assert program.module()(*inputs(30, 6)).isfinite().all()
+        with pytest.raises(RuntimeError, match="lets a query see keys that the cache has dropped"):
+            program.module()(*inputs(30, 7))
