@@ -187,8 +187,7 @@ struct Forward {
             const auto query = [&](int64_t r) { return row_of<const In>(c.q, b, state.row[r].head, state.row[r].index); };
             pack_side_by_side<ROWS>(query, count, c.features, state.queries, state.unit.factor);
             if (f.direct)
-                for (int r = 0; r < count; ++r)
-                    for (int64_t n = 0; n < c.features; n += W) store(query_rows + r * c.features + n, widen(query(r) + n));
+                for (int r = 0; r < count; ++r) read_row(query(r), c.features, query_rows + r * c.features);
             std::memset(state.out, 0, count * f.value_columns * sizeof(float));
             std::memset(state.total, 0, count * W * sizeof(float));
             for (int r = 0; r < count; ++r) state.shift[r] = -INF;

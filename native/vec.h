@@ -157,19 +157,6 @@ struct Zipped {
 inline vu zip_low(vu a, vu b) { return shuffled<Zipped<false>>(a, b); }
 inline vu zip_high(vu a, vu b) { return shuffled<Zipped<true>>(a, b); }
 
-// What `two` makes of the lanes of each of W vectors, in their order.
-template <int HALF = W / 2, class Two>
-[[gnu::always_inline]] inline vf fold_each(vf (&x)[W], Two two) {
-    if constexpr (HALF == 0) {
-        return x[0];
-    } else {
-#pragma GCC unroll 8
-        for (int n = 0; n < HALF; ++n)
-            x[n] = two((vf)zip_low((vu)x[n], (vu)x[n + HALF]), (vf)zip_high((vu)x[n], (vu)x[n + HALF]));
-        return fold_each<HALF / 2>(x, two);
-    }
-}
-
 // Of two vectors, the words of each group of four that `pick` names: 0 ... 3 are the first's, 4 ... 7 the second's.
 template <int P0, int P1, int P2, int P3>
 struct OfFours {
@@ -191,6 +178,36 @@ struct FoursZipped {
 template <bool UPPER>
 inline vu zip_fours(vu a, vu b) {
     return shuffled<FoursZipped<UPPER>>(a, b);
+}
+
+// Vectors whose fours hold, each of them, a part of the same four results: one vector of the results of all.
+template <int COUNT, class Two>
+[[gnu::always_inline]] inline vf fold_fours(vf* x, Two two) {
+    if constexpr (COUNT == 1) {
+        return x[0];
+    } else {
+#pragma GCC unroll 4
+        for (int n = 0; n < COUNT / 2; ++n)
+            x[n] = two((vf)zip_fours<false>((vu)x[n], (vu)x[n + COUNT / 2]), (vf)zip_fours<true>((vu)x[n], (vu)x[n + COUNT / 2]));
+        return fold_fours<COUNT / 2>(x, two);
+    }
+}
+
+// What `two` makes of the lanes of each of W vectors, in their order.
+template <class Two>
+[[gnu::always_inline]] inline vf fold_each(vf (&x)[W], Two two) {
+    vf half[W / 2], quarter[W / 4];
+#pragma GCC unroll 8
+    for (int n = 0; n < W / 2; ++n) {
+        const vu a = (vu)x[2 * n], b = (vu)x[2 * n + 1];
+        half[n] = two((vf)of_fours<0, 4, 1, 5>(a, b), (vf)of_fours<2, 6, 3, 7>(a, b));  // a b a b in every four
+    }
+#pragma GCC unroll 4
+    for (int n = 0; n < W / 4; ++n) {
+        const vu a = (vu)half[2 * n], b = (vu)half[2 * n + 1];
+        quarter[n] = two((vf)of_fours<0, 1, 4, 5>(a, b), (vf)of_fours<2, 3, 6, 7>(a, b));  // the four sums of a four
+    }
+    return fold_fours<W / 4>(quarter, two);
 }
 
 // W x W words transposed in place: within 4 x 4 words first, which costs one instruction a vector and step; then the

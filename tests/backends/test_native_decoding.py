@@ -30,3 +30,21 @@ def test_three_key_heads_over_two_threads(heads: int, length: int) -> None:
 )
 def test_tasks_that_do_not_divide_are_split(tasks: int, threads: int, k_len: int, parts: int) -> None:
     assert chunks_for(tasks, threads, k_len, even=True) == parts
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("width", "value_width"), [(128, 64), (24, 8), (8, 40), (72, 72)])
+@pytest.mark.parametrize(("group", "queries"), [(1, 1), (4, 1), (3, 1), (7, 1), (4, 3)])
+def test_widths_and_groups(dtype: torch.dtype, width: int, value_width: int, group: int, queries: int) -> None:
+    generator = torch.Generator().manual_seed(width)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    q, k = draw(2, 2 * group, queries, width), draw(2, 2, 403, width)
+    v = draw(2, 2, 403, value_width)
+    expected = rg.attention(q.double(), k.double(), v.double(), mask=rg.Causal(), backend="reference")
+    given = rg.attention(q, k, v, mask=rg.Causal(), backend="native")
+    # Float32 sums 403 values and `width` products in another order; the narrow dtypes round the result once.
+    error = {torch.float32: 2e-6, torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype]
+    torch.testing.assert_close(given.double(), expected, rtol=error, atol=max(error / 8, 2e-6))
