@@ -232,9 +232,10 @@ inline void change_row(const RegardCall& c, int64_t b, const Row& row, Span span
 }
 
 // Asks for what a strip's score changes will read, and add to, while its products are computed: in a table of all pairs
-// every row is in a memory page of its own.
+// every row is in a memory page of its own. Inlined: GCC leaves out the call of a function without other effects.
 template <bool GRADIENT>
-inline void fetch_changes(const RegardCall& c, int64_t chunk, int64_t b, const Row* rows, int count, Span span, int64_t start) {
+[[gnu::always_inline]] inline void fetch_changes(const RegardCall& c, int64_t chunk, int64_t b, const Row* rows, int count, Span span,
+                                                 int64_t start) {
     for (int n = 0; n < c.scores_count; ++n) {
         const RegardScore& change = c.scores[n];
         if (change.kind != REGARD_SCORE_ADD || !change.column || !change.row) continue;
