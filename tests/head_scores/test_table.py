@@ -66,6 +66,17 @@ def test_a_table_sorts_and_prints(rec: rg.Record) -> None:
     assert table.grids()["entropy"] == [list(table.mean["entropy"])]
 
 
+def test_a_table_is_no_wider_than_the_terminal(rec: rg.Record, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    table = rec.head_scores(["entropy", "confidence", "sink_rate", "mean_distance"])
+    lines = repr(table).splitlines()
+    assert max(map(len, lines)) <= 50
+    titles = [line.split() for line in lines if "layer" in line]
+    assert len(titles) > 1
+    assert all(title[:2] == ["layer", "head"] for title in titles)
+    assert [name for title in titles for name in title[2:]] == list(table.names)
+
+
 def test_csv_and_pandas_hold_the_same(rec: rg.Record, tmp_path: object) -> None:
     pandas = pytest.importorskip("pandas")
     table = rec.head_scores(["entropy", "sink_rate"])

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Any
 
 from regard._errors import ArgumentError, MissingError
@@ -117,14 +118,10 @@ class HeadScores:
         for n, head in enumerate(self.heads[:_SHOWN]):
             values = [_shown(self.mean[name][n], self.error[name][n]) for name in self.names]
             lines.append([str(head.layer), str(head.head), *values])
-        widths = [max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
-        text = "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
-        )
         rest = len(self) - _SHOWN
         more = f"\n… and {rest} more; .sort(score), .to_csv(), .to_pandas()" if rest > 0 else ""
         plural = "" if self.prompts == 1 else "s"
-        return f"{text}{more}\n{len(self)} heads, mean over {self.prompts} prompt{plural}"
+        return f"{_folded(lines)}{more}\n{len(self)} heads, mean over {self.prompts} prompt{plural}"
 
     def _column(self, name: str) -> Sequence[float]:
         if name not in self.mean:
@@ -136,3 +133,17 @@ def _shown(mean: float, error: float) -> str:
     if math.isnan(mean):
         return "-"
     return f"{mean:.3g}" if math.isnan(error) else f"{mean:.3g} ± {error:.1g}"
+
+
+def _folded(lines: list[list[str]]) -> str:
+    """A table as wide as the terminal; the columns that are left follow below, behind the layer and the head again."""
+    widths = [2 + max(len(line[n]) for line in lines) for n in range(len(lines[0]))]
+    room = get_terminal_size().columns - sum(widths[:2])
+    folds: list[list[int]] = []
+    for n, width in enumerate(widths[2:], 2):
+        if not folds or sum(widths[m] for m in folds[-1]) + width > room:
+            folds.append([])
+        folds[-1].append(n)
+    return "\n\n".join(
+        "\n".join("".join(line[n].rjust(widths[n]) for n in (0, 1, *fold)) for line in lines) for fold in folds
+    )
