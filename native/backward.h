@@ -6,6 +6,7 @@
 // dP - delta. With several chunks, chunk c owns the key blocks c, c + chunks, ...; each has a dQ of its own, and those
 // are added in order at the end.
 #pragma once
+#include <memory>
 #include <utility>
 
 #include "keys.h"
@@ -20,6 +21,8 @@ struct Backward {
     const RegardCall& c;
     int64_t rows, padded_rows, pairs, key_blocks, depth, value_depth, columns, value_columns;
     float* grad_q = nullptr;
+    struct Packed;
+    const Packed* shared = nullptr;  // of every pair, where several chunks read the same rows
 
     explicit Backward(const RegardCall& call)
         : c(call),
@@ -40,7 +43,19 @@ struct Backward {
         Scratch memory;
         grad_q = memory.get<float>(pairs * c.chunks * padded_rows * columns);
         if (!grad_q) return false;
+        std::unique_ptr<Packed[]> packed;
+        if (c.chunks > 1) {
+            packed.reset(new Packed[pairs]);
+            struct Packer {
+                const Backward& f;
+                Packed* packed;
+                bool task(int64_t pair) { return packed[pair].allocate(f) && (packed[pair].fill(f, pair), true); }
+            };
+            if (!share_out(c, pairs, [&] { return Packer{*this, packed.get()}; })) return false;
+            shared = packed.get();
+        }
         if (!share_out(c, pairs * c.chunks, [&] { return Worker(*this); })) return false;
+        packed.reset();
         struct Writer {
             const Backward& f;
             bool task(int64_t pair) {
@@ -60,44 +75,22 @@ struct Backward {
         return share_out(c, pairs, [&] { return Writer{*this}; });
     }
 
-    struct Worker {
-        const Backward& f;
-        const RegardCall& c;
-        const ScoreUnit unit;
+    // The rows of all query heads of a pair in the order in which the tiles read them, and what the forward pass left of them.
+    struct Packed {
         Scratch memory, row_memory;
-        int64_t b = 0, kv_head = 0, chunk = 0;
         Row* row = nullptr;
-        float *shift, *norm, *delta, *bend, *weights, *grads, *grad_k, *grad_v;
-        Unit *queries, *grad_outs, *key_panels, *value_panels;
-        Lines<Unit> query_lines, grad_out_lines, key_lines;
-        Unit *weight_lines, *grad_lines, *grad_rows;
-        Span spans[BLOCK / ROWS];
+        float *shift, *norm, *delta, *bend;
+        Unit *queries, *grad_outs;
+        Lines<Unit> query_lines, grad_out_lines;
 
-        explicit Worker(const Backward& backward) : f(backward), c(backward.c), unit(ScoreUnit::of(c)) {}
-
-        bool allocate() {
-            const int64_t n = f.padded_rows, features = f.depth + f.value_depth, width = f.columns + f.value_columns;
+        bool allocate(const Backward& f) {
+            const int64_t n = f.padded_rows;
             row = row_memory.get<Row>(n);
-            float* at = memory.get<float>(4 * n + n * features + n / UNIT * width + 2 * W + 2 * BLOCK * BLOCK +
-                                          BLOCK * (2 * width + features) + 3 * BLOCK * BLOCK / 2);
+            float* at = memory.get<float>(4 * n + n * (f.depth + f.value_depth) + n / UNIT * (f.columns + f.value_columns) + 2 * W);
             if (!row || !at) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
-            weights = take(BLOCK * BLOCK);
-            grads = take(BLOCK * BLOCK);
-            grad_k = take(BLOCK * f.columns);
-            grad_v = take(BLOCK * f.value_columns);
-            key_panels = (Unit*)take(BLOCK * f.depth);
-            value_panels = (Unit*)take(BLOCK * f.value_depth);
-            key_lines = {(Unit*)take(BLOCK / UNIT * f.columns), BLOCK / UNIT, f.columns};
             query_lines = {(Unit*)take(n / UNIT * f.columns), n / UNIT, f.columns};
             grad_out_lines = {(Unit*)take(n / UNIT * f.value_columns), n / UNIT, f.value_columns};
-            if constexpr (UNIT == 1) {
-                weight_lines = (Unit*)weights, grad_lines = grad_rows = (Unit*)grads;
-            } else {
-                weight_lines = (Unit*)take(BLOCK * BLOCK / 2);
-                grad_lines = (Unit*)take(BLOCK * BLOCK / 2);
-                grad_rows = (Unit*)take(BLOCK * BLOCK / 2);
-            }
             queries = (Unit*)take(n * f.depth + W);
             grad_outs = (Unit*)take(n * f.value_depth + W);
             shift = take(n);
@@ -107,20 +100,11 @@ struct Backward {
             return true;
         }
 
-        bool task(int64_t n) {
-            if (!row && !allocate()) return false;
-            const int64_t pair = n / c.chunks;
-            chunk = n % c.chunks;
-            b = pair / c.kv_heads;
-            kv_head = pair % c.kv_heads;
-            prepare();
-            std::memset(f.grad_q_at(pair, chunk, 0), 0, f.padded_rows * f.columns * sizeof(float));
-            for (int64_t block = chunk; block < f.key_blocks; block += c.chunks) own(pair, block * BLOCK);
-            return true;
-        }
-
-        // Pack all rows; one that sees nothing counts as zeros, for its gradients may be anything.
-        void prepare() {
+        // A row that sees nothing counts as zeros, for its gradients may be anything.
+        void fill(const Backward& f, int64_t pair) {
+            const RegardCall& c = f.c;
+            const int64_t b = pair / c.kv_heads, kv_head = pair % c.kv_heads;
+            const ScoreUnit unit = ScoreUnit::of(c);
             make_rows(c, b, kv_head, 0, f.rows, row);
             const auto packed = [&](const RegardTensor& x) {
                 return [&](int64_t r) -> const In* {
@@ -145,11 +129,63 @@ struct Backward {
                 delta[r] = sum_across(sum) - (c.grad_lse ? c.grad_lse[at] : 0);
                 const float grad_entropy = c.grad_entropy && norm[r] > 0 ? c.grad_entropy[at] : 0;
                 if (c.grad_entropy) delta[r] += c.grad_entropy[at] * c.entropy[at];
-                if (chunk == 0 && c.delta) c.delta[at] = delta[r];
+                if (c.delta) c.delta[at] = delta[r];
                 // lse - S is -ln 2 (log2 e S - shift) - ln norm.
                 bend[r] = grad_entropy / LOG2E;
                 if (grad_entropy != 0) delta[r] += grad_entropy * std::log(norm[r]);
             }
+        }
+    };
+
+    struct Worker {
+        const Backward& f;
+        const RegardCall& c;
+        const ScoreUnit unit;
+        Scratch memory;
+        Packed own_rows;
+        const Packed* all = nullptr;
+        int64_t b = 0, kv_head = 0, chunk = 0;
+        float *weights = nullptr, *grads, *grad_k, *grad_v;
+        Unit *key_panels, *value_panels;
+        Lines<Unit> key_lines;
+        Unit *weight_lines, *grad_lines, *grad_rows;
+        Span spans[BLOCK / ROWS];
+
+        explicit Worker(const Backward& backward) : f(backward), c(backward.c), unit(ScoreUnit::of(c)) {}
+
+        bool allocate() {
+            const int64_t features = f.depth + f.value_depth, width = f.columns + f.value_columns;
+            float* at = memory.get<float>(2 * BLOCK * BLOCK + BLOCK * (2 * width + features) + 3 * BLOCK * BLOCK / 2);
+            if (!at || (!f.shared && !own_rows.allocate(f))) return false;
+            const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
+            weights = take(BLOCK * BLOCK);
+            grads = take(BLOCK * BLOCK);
+            grad_k = take(BLOCK * f.columns);
+            grad_v = take(BLOCK * f.value_columns);
+            key_panels = (Unit*)take(BLOCK * f.depth);
+            value_panels = (Unit*)take(BLOCK * f.value_depth);
+            key_lines = {(Unit*)take(BLOCK / UNIT * f.columns), BLOCK / UNIT, f.columns};
+            if constexpr (UNIT == 1) {
+                weight_lines = (Unit*)weights, grad_lines = grad_rows = (Unit*)grads;
+            } else {
+                weight_lines = (Unit*)take(BLOCK * BLOCK / 2);
+                grad_lines = (Unit*)take(BLOCK * BLOCK / 2);
+                grad_rows = (Unit*)take(BLOCK * BLOCK / 2);
+            }
+            return true;
+        }
+
+        bool task(int64_t n) {
+            if (!weights && !allocate()) return false;
+            const int64_t pair = n / c.chunks;
+            chunk = n % c.chunks;
+            b = pair / c.kv_heads;
+            kv_head = pair % c.kv_heads;
+            if (!f.shared) own_rows.fill(f, pair);
+            all = f.shared ? f.shared + pair : &own_rows;
+            std::memset(f.grad_q_at(pair, chunk, 0), 0, f.padded_rows * f.columns * sizeof(float));
+            for (int64_t block = chunk; block < f.key_blocks; block += c.chunks) own(pair, block * BLOCK);
+            return true;
         }
 
         // The gradients of one block of keys and values, and what it gives to the queries.
@@ -186,7 +222,7 @@ struct Backward {
             bool some = false;
             for (int s = 0; s < BLOCK / ROWS; ++s) {
                 const int left = rows - s * ROWS, height = left < ROWS ? left : ROWS;
-                spans[s] = left > 0 ? span_of<BLOCK>(row + first + s * ROWS, height, start, stop) : Span{0, 0, 0, 0};
+                spans[s] = left > 0 ? span_of<BLOCK>(all->row + first + s * ROWS, height, start, stop) : Span{0, 0, 0, 0};
                 some |= !spans[s].empty();
             }
             return some;
@@ -197,14 +233,14 @@ struct Backward {
             const int left = (rows - strip_begin * ROWS + ROWS - 1) / ROWS, strip_end = strip_begin + (left < STRIPS ? left : STRIPS);
             const auto height = [&](int s) { return rows - s * ROWS < ROWS ? rows - s * ROWS : ROWS; };
             for (int s = strip_begin; s < strip_end; ++s)
-                fetch_changes<true>(c, chunk, b, row + first + s * ROWS, height(s), spans[s], start);
+                fetch_changes<true>(c, chunk, b, all->row + first + s * ROWS, height(s), spans[s], start);
             for (int column = 0; column < BLOCK; column += PANEL)
                 for (int s = strip_begin; s < strip_end; ++s) {
                     if (!spans[s].overlaps(column, column + PANEL)) continue;
                     const int64_t r = first + s * ROWS, to = s * ROWS * BLOCK + column;
-                    strip<1>(height(s), queries + r * f.depth, ROWS, key_panels + column * f.depth, PANEL, f.depth, weights + to,
+                    strip<1>(height(s), all->queries + r * f.depth, ROWS, key_panels + column * f.depth, PANEL, f.depth, weights + to,
                              BLOCK, unit.finish<Unit>());
-                    strip<1>(height(s), grad_outs + r * f.value_depth, ROWS, value_panels + column * f.value_depth, PANEL,
+                    strip<1>(height(s), all->grad_outs + r * f.value_depth, ROWS, value_panels + column * f.value_depth, PANEL,
                              f.value_depth, grads + to, BLOCK, Product{});
                 }
             const auto weigh_row = unit.log2 ? variant_of_weigh<true>() : variant_of_weigh<false>();
@@ -237,8 +273,8 @@ struct Backward {
 
         // dV += Pᵀ dO and dK += dSᵀ Q, for each strip of keys over the strips of rows that see some of it.
         void give_to_keys(int64_t first, int rows, int count) {
-            add_transposed(weight_lines, grad_out_lines, first, rows, count, grad_v);
-            add_transposed(grad_lines, query_lines, first, rows, count, grad_k);
+            add_transposed(weight_lines, all->grad_out_lines, first, rows, count, grad_v);
+            add_transposed(grad_lines, all->query_lines, first, rows, count, grad_k);
         }
 
         void add_transposed(const Unit* left, const Lines<Unit>& right, int64_t first, int rows, int count, float* sum) {
@@ -265,10 +301,10 @@ struct Backward {
         // One row: scores to (dropped) weights in p, the weights' gradients to the scores' in ds.
         template <bool LOG2, bool DROPOUT, bool ENTROPY>
         void weigh(int64_t r, Span span, int64_t start, float* p, float* ds) const {
-            const float least = shift[r], share = norm[r], level = delta[r], bent = bend[r];
-            const uint32_t dropout = row[r].dropout, drop_below = c.drop_below;
+            const float least = all->shift[r], share = all->norm[r], level = all->delta[r], bent = all->bend[r];
+            const uint32_t dropout = all->row[r].dropout, drop_below = c.drop_below;
             float slope[BLOCK];
-            if (span.masked() || c.scores_count) change_row(c, b, row[r], span, start, p, slope);
+            if (span.masked() || c.scores_count) change_row(c, b, all->row[r], span, start, p, slope);
             for (int at = span.first; at < span.last; at += W) {
                 const vf difference = load(p + at) - least, exponent = LOG2 ? difference : difference * LOG2E;
                 const vf weight = exp2(exponent) * share;
@@ -283,7 +319,7 @@ struct Backward {
                 store(p + at, dropped);
                 store(ds + at, weight * (grad - level));
             }
-            if (c.scores_count) unchange_row(c, chunk, b, row[r], span, start, ds, slope);
+            if (c.scores_count) unchange_row(c, chunk, b, all->row[r], span, start, ds, slope);
         }
 
         // A strip of weights and gradients rounded to pairs: of rows for dV and dK, of columns for dQ.

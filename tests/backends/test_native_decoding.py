@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import regard as rg
-from regard.backends.native.plan import chunks_for
+from regard.backends.native.plan import chunks_for, owners_for
 
 
 @pytest.mark.parametrize("heads", [3, 6, 9, 12, 15, 18, 24])
@@ -30,6 +30,22 @@ def test_three_key_heads_over_two_threads(heads: int, length: int) -> None:
 )
 def test_tasks_that_do_not_divide_are_split(tasks: int, threads: int, k_len: int, parts: int) -> None:
     assert chunks_for(tasks, threads, k_len, even=True) == parts
+
+
+@pytest.mark.parametrize(
+    ("tasks", "threads", "k_len", "parts"),
+    [
+        (1, 2, 65536, 2),
+        (2, 4, 65536, 2),
+        (3, 4, 65536, 3),
+        (2, 2, 65536, 1),
+        (1, 1, 65536, 1),
+        (1, 8, 800, 2),
+        (0, 2, 9, 1),
+    ],
+)
+def test_a_backward_pass_has_few_owners_of_keys(tasks: int, threads: int, k_len: int, parts: int) -> None:
+    assert owners_for(tasks, threads, k_len) == parts
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -10,7 +10,7 @@ from torch import Tensor
 from regard._derivatives import refuse_second
 from regard.backends.native import scores
 from regard.backends.native.abi import CallView, TensorView, readable
-from regard.backends.native.plan import Plan, chunks_for, run, view_of
+from regard.backends.native.plan import Plan, chunks_for, owners_for, run, view_of
 from regard.backends.native.scores import Added
 from regard.backends.native.statistics import row_statistics
 
@@ -81,7 +81,7 @@ def backward(
     if grad_entropy is not None and entropy is not None:
         grad_entropy = grad_entropy.resolve_neg().contiguous()
         view.entropy, view.grad_entropy = entropy.data_ptr(), grad_entropy.data_ptr()
-    view.chunks = chunks_for(batch * k.shape[1], view.threads, k.shape[2])
+    view.chunks = owners_for(batch * k.shape[1], view.threads, k.shape[2])
     added = [change for change in plan.changes if isinstance(change, Added)]
     buffers = {
         change: scores.gradient_buffer(change, view.chunks, batch, heads)

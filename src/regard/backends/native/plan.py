@@ -66,6 +66,13 @@ def chunks_for(tasks: int, threads: int, k_len: int, *, even: bool = False) -> i
     return max(min(wanted, k_len // _CHUNK_KEYS), 1)
 
 
+def owners_for(tasks: int, threads: int, k_len: int) -> int:
+    """As `chunks_for`, for a backward pass: every part has a dq of its own, so there are as few as keep all busy."""
+    if 0 < tasks < threads and threads % tasks == 0:
+        return max(min(threads // tasks, k_len // _CHUNK_KEYS), 1)
+    return chunks_for(tasks, threads, k_len)
+
+
 def run(name: str, view: CallView) -> None:
     """Call the kernels' function of that name."""
     check(getattr(library.kernels(), name)(view))

@@ -12,7 +12,7 @@ from regard._derivatives import refuse_second
 from regard.backends.native import library
 from regard.backends.native.abi import CallView, TensorView, readable
 from regard.backends.native.function import forward_view
-from regard.backends.native.plan import Plan, check, chunks_for, view_of
+from regard.backends.native.plan import Plan, check, owners_for, view_of
 
 _WORD = 8
 _FEW = 4096
@@ -153,7 +153,7 @@ class ReadyWithGradient(Ready):
 
     def _filled_backward(self, threads: int) -> Filled:
         view = CallView.from_buffer_copy(self._view)
-        view.threads, view.chunks = threads, chunks_for(self._owners, threads, self._k_len)
+        view.threads, view.chunks = threads, owners_for(self._owners, threads, self._k_len)
         filled = self._backward[threads] = Filled(view, "regard_backward")
         return filled
 
