@@ -87,6 +87,15 @@ def test_memory_sees_what_is_held_for_a_moment() -> None:
     assert 60_000_000 < peak_extra(function) < 200_000_000
 
 
+def test_what_is_free_before_counts_as_new() -> None:
+    def function() -> list[bytearray]:
+        return [bytearray(b"\1" * 100_000) for _ in range(600)]  # too small for memory of their own
+
+    pinned = (function() + function())[::100]  # keeps the allocator from giving all of it back by itself
+    assert 50_000_000 < peak_extra(function) < 100_000_000
+    del pinned
+
+
 def test_memory_of_attention_is_related_to_its_operands() -> None:
     used = measure_memory(1024, features=16)
     assert used.operands == 8 * 1024 * 16 * 4

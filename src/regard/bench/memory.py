@@ -99,7 +99,7 @@ def peak_extra(function: Callable[[], object]) -> int:
     """
     if not _STATUS.exists():
         raise ArgumentError("memory is measured from /proc/self/status, which only Linux has: got another system.")
-    before = peak = resident()
+    before = peak = settled()
     done = threading.Event()
 
     def watch() -> None:
