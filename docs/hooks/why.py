@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from regard.recall import Result
+from regard.recall.experiment import NEAR
 from regard.recall.picture import draw
 
 RECORD = Path(__file__).parents[1] / "data" / "recall.json"
@@ -52,7 +53,7 @@ def statements_zh_tw() -> str:
         if kind != "attention":
             near = found.keeps_up(kind)
             where = f"相隔 {_listed(near)} 個項目時跟得上" if near else "在任何距離都跟不上"
-            said.append(f"* {_name(kind)}{where}注意力（相差不到 5%）。")
+            said.append(f"* {_name(kind)}{where}注意力（相差不到 {NEAR:.0%}）。")
     return "\n".join(said)
 
 

@@ -17,6 +17,9 @@ from regard.masks.base import checked_int
 from regard.recall.model import KINDS, Recaller, mixer_size
 from regard.recall.task import KEYS, VALUES, ask
 
+NEAR = 0.05
+"""A model that answers at most this share of the questions fewer than another keeps up with it."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -98,13 +101,13 @@ class Result:
         """The distances at which a model answers at least nine questions in ten."""
         return [d for d, share in zip(self.experiment.distances, self.accuracy[kind], strict=True) if share >= 0.9]
 
-    def keeps_up(self, kind: str, margin: float = 0.05) -> list[int]:
+    def keeps_up(self, kind: str) -> list[int]:
         """The distances at which it keeps up with attention.
 
-        There it answers at most ``margin`` fewer questions, and twice as many as by guessing.
+        There it answers at most `NEAR` of all questions fewer, and twice as many as by guessing.
         """
         pairs = zip(self.accuracy["attention"], self.accuracy[kind], strict=True)
-        enough = [theirs >= max(ours - margin, 2 / VALUES) for ours, theirs in pairs]
+        enough = [theirs >= max(ours - NEAR, 2 / VALUES) for ours, theirs in pairs]
         return [d for d, yes in zip(self.experiment.distances, enough, strict=True) if yes]
 
     def statements(self) -> list[str]:
@@ -119,7 +122,7 @@ class Result:
         for kind in (kind for kind in self.accuracy if kind != "attention" and "attention" in self.accuracy):
             near = self.keeps_up(kind)
             where = f"at {_listed(near)}" if near else "at none of these distances"
-            said.append(f"{kind} keeps up with attention (within 5%) {where}.")
+            said.append(f"{kind} keeps up with attention (within {NEAR:.0%}) {where}.")
         return said
 
 
