@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -113,3 +114,37 @@ def test_lengths_of_zero(name: str, q_len: int, k_len: int) -> None:
     assert seen.out.shape == (2, 2, q_len, 3)
     assert (seen.out == 0).all()
     assert (seen.lse == -math.inf).all()
+
+
+@pytest.mark.parametrize("came", ["out", "lse", "entropy"])
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [*((name, "by the mask") for name in BACKWARD), *((name, "by the scores") for name in BACKWARD if name in SCORES)],
+)
+def test_what_comes_in_at_a_row_that_sees_nothing_reaches_no_gradient(name: str, hidden: str, came: str) -> None:
+    """Not even NaN, as from ``torch.where(seen, out / out.norm(), 0)`` and ``torch.where(seen, lse.square(), 0)``."""
+    q, k, v = (x.requires_grad_() for x in random_operands())
+    bias = torch.zeros(7, 11)
+    bias[3] = -math.inf
+    arguments: dict[str, Any] = {"mask": rg.Dense(bias == 0)}
+    leaves = [q, k, v]
+    if hidden == "by the scores":
+        arguments = {"score_mod": [rg.Softcap(3.0), rg.Bias(bias.requires_grad_())]}
+        leaves.append(bias)
+    if came != "out" and name not in LSE_BACKWARD:
+        with pytest.raises(rg.UnsupportedError, match="has no gradient through lse"):
+            rg.inspect(q, k, v, backend=name, **arguments)
+        return
+
+    def gradients(odd: float) -> tuple[torch.Tensor, ...]:
+        if came == "out":
+            found = rg.attention(q, k, v, backend=name, **arguments)
+        else:
+            seen = rg.inspect(q, k, v, backend=name, stats=("entropy",), **arguments)
+            found = seen.lse if came == "lse" else seen.stats["entropy"]
+        given = torch.linspace(-1, 1, found.numel()).reshape(found.shape)
+        given[:, :, 3] = odd
+        return torch.autograd.grad(found, leaves, given, materialize_grads=True)
+
+    for odd, right in zip(gradients(math.nan), gradients(0.0), strict=True):
+        assert torch.equal(odd, right)

@@ -57,7 +57,8 @@ class Reference(Backend):
         if call.seed is not None:
             kept = _dropout.keep(call.seed, call.dropout_p, at)
             dropped = torch.where(kept, w / (1 - call.dropout_p), 0)
-        out = (dropped @ v.to(dtype)).to(call.q.dtype)
+        # A row that sees nothing depends on nothing, whatever gradient comes in there: 0 * NaN is NaN.
+        out = torch.where(w.any(-1, keepdim=True), dropped @ v.to(dtype), 0).to(call.q.dtype)
         return Result(out, lse, {name: _STATS[name](s, w, lse, call.sinks) for name in call.stats})
 
 

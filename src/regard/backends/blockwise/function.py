@@ -76,7 +76,12 @@ class _Blockwise(torch.autograd.Function):
         score_tensors: tuple[Tensor, ...] = ctx.score_tensors
         with torch.no_grad(), without_autocast(q.device):
             g = torch.zeros_like(out) if g_out is None else g_out.to(out.dtype)
-            given = RowGradients(g, g_lse, g_entropy)
+            # A row that sees nothing depends on nothing, whatever comes in there: 0 * NaN is NaN.
+            empty = lse == -torch.inf
+            given = RowGradients(
+                torch.where(empty[..., None], 0, g),
+                *(None if x is None else torch.where(empty, 0, x) for x in (g_lse, g_entropy)),
+            )
             own = backward(call, q, k, v, RowStats(out, lse, entropy, None), given)
         grads: list[Tensor | None] = [own.q.to(q.dtype), own.k.to(k.dtype), own.v.to(v.dtype)]
         grads += [None if own.sinks is None or call.sinks is None else own.sinks.to(call.sinks.dtype)]

@@ -69,8 +69,14 @@ def backward(
     """The gradients of q, k, v, sinks and of every added table; None for an added table that is not ``wanted``."""
     q, k, v, sinks, lse, norms, exact, entropy = saved
     batch, heads, q_len, _ = q.shape
+    # A row that sees nothing depends on nothing, whatever comes in there: 0 * NaN is NaN. The kernels leave out rows
+    # whose keys the mask hides, all of them; an added -inf may have hidden those of others.
+    empty = norms[..., 1] == 0
+    added = [change for change in plan.changes if isinstance(change, Added)]
+    if added and empty.any():
+        grad_out = torch.where(empty[..., None], 0, grad_out)
     grad_out = readable(grad_out)
-    grad_lse = None if grad_lse is None else grad_lse.resolve_neg().contiguous()
+    grad_lse = None if grad_lse is None else torch.where(lse == -torch.inf, 0, grad_lse).contiguous()
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     delta = None if sinks is None else torch.empty_like(lse)
     view = view_of(plan, q, k, v)
@@ -79,10 +85,9 @@ def backward(
     view.grad_out, view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, (grad_out, grad_q, grad_k, grad_v))
     view.grad_lse = None if grad_lse is None else grad_lse.data_ptr()
     if grad_entropy is not None and entropy is not None:
-        grad_entropy = grad_entropy.resolve_neg().contiguous()
+        grad_entropy = torch.where(empty, 0, grad_entropy).contiguous()
         view.entropy, view.grad_entropy = entropy.data_ptr(), grad_entropy.data_ptr()
     view.chunks = owners_for(batch * k.shape[1], view.threads, k.shape[2])
-    added = [change for change in plan.changes if isinstance(change, Added)]
     buffers = {
         change: scores.gradient_buffer(change, view.chunks, batch, heads)
         for change, wants in zip(added, wanted, strict=True)
