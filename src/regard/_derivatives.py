@@ -84,6 +84,18 @@ class _Tied(torch.autograd.Function):
         raise no_second()
 
 
+def refuse_several(*grads: Tensor | None) -> None:
+    """Refuse a batch of gradients, as `torch.autograd.grad(is_grads_batched=True)` and `torch.func.vmap` hand it over.
+
+    Raises:
+        UnsupportedError: one of the gradients stands for several.
+    """
+    kinds = torch._C._functorch
+    for grad in grads:
+        if grad is not None and (kinds.is_legacy_batchedtensor(grad) or kinds.is_functorch_wrapped_tensor(grad)):
+            raise UnsupportedError(_SEVERAL)
+
+
 def no_second() -> UnsupportedError:
     """The error of a second derivative where there is none."""
     return UnsupportedError(_NO_SECOND)
@@ -92,6 +104,12 @@ def no_second() -> UnsupportedError:
 _NO_SECOND = (
     "this backend has no second derivative: its backward pass is fused. "
     'Use attention(..., backend="reference"), which has every derivative.'
+)
+
+
+_SEVERAL = (
+    "this backend's backward pass takes one gradient at a time, and is handed several (is_grads_batched=True, "
+    'jacobian(..., vectorize=True), vmap). Differentiate once for each, or use attention(..., backend="reference").'
 )
 
 

@@ -41,6 +41,8 @@ def key_of(q: Tensor, k: Tensor, v: Tensor, mask: Mask | None, scale: float | No
         return None
     if forward_ad._current_level >= 0 or not (scale is None or type(scale) is float):
         return None
+    if not (backend is None or type(backend) is str):
+        return None
     structure: Hashable = None
     if mask is not None:
         if not isinstance(mask, Mask) or mask.tensors():

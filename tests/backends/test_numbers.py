@@ -12,10 +12,11 @@ from torch import Tensor
 import regard as rg
 from regard._dispatch import backend, backend_names
 from regard.testing.cases import random_operands
-from regard.testing.claims import claiming, differentiable
+from regard.testing.claims import claiming, differentiable, lse_differentiable
 from regard.testing.tolerance import assert_close_to_oracle
 
 BACKWARD = claiming(differentiable)
+LSE_BACKWARD = claiming(lse_differentiable)
 SCORES = claiming(lambda can: can.score_mods)
 every = pytest.mark.parametrize("name", backend_names())
 
@@ -149,8 +150,23 @@ def test_a_backend_asked_for_is_used_or_refused(name: str) -> None:
                 rg.attention(q, k, v, backend=name, **arguments)
 
 
-def test_an_unknown_backend_is_refused() -> None:
+@pytest.mark.parametrize("name", [name for name in LSE_BACKWARD if not backend(name).capabilities.higher_derivatives])
+def test_several_gradients_at_once_are_refused_and_name_the_reference(name: str) -> None:
+    q, k, v = (x.requires_grad_() for x in random_operands())
+    seen = rg.inspect(q, k, v, backend=name, stats=("entropy",))
+    # The second call of a kind may go a shorter way.
+    outs = [rg.attention(q, k, v, backend=name) for _ in range(2)]
+    for found in (*outs, seen.out, seen.lse, seen.stats["entropy"]):
+        several = torch.ones(3, *found.shape)
+        with pytest.raises(rg.UnsupportedError, match=r'takes one gradient at a time.*backend="reference"'):
+            torch.autograd.grad(found, q, several, is_grads_batched=True, retain_graph=True)
+        with pytest.raises(rg.UnsupportedError, match=r'takes one gradient at a time.*backend="reference"'):
+            torch.func.vmap(lambda g, y=found: torch.autograd.grad(y, q, g, retain_graph=True)[0])(several)
+
+
+@pytest.mark.parametrize("unknown", ["fastest", 3, ["native"]])
+def test_an_unknown_backend_is_refused(unknown: Any) -> None:
     with pytest.raises(
         rg.ArgumentError, match="backend must be one of 'native', 'torch', 'flex', 'blockwise', 'reference'"
     ):
-        rg.attention(*random_operands(), backend="fastest")
+        rg.attention(*random_operands(), backend=unknown)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regard._autocast import without_autocast
 from regard._call import Call
-from regard._derivatives import refuse_second
+from regard._derivatives import refuse_second, refuse_several
 from regard.backends.base import Backend, Capabilities, Result
 from regard.backends.blockwise.backward import RowGradients, backward
 from regard.backends.blockwise.forward import RowStats, forward
@@ -71,6 +71,7 @@ class _Blockwise(torch.autograd.Function):
     def backward(
         ctx: Any, g_out: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, g_max: Tensor | None
     ) -> tuple[Tensor | None, ...]:
+        refuse_several(g_out, g_lse, g_entropy)
         call: Call = ctx.call
         q, k, v, out, lse, entropy, *_ = ctx.saved_tensors
         score_tensors: tuple[Tensor, ...] = ctx.score_tensors

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from regard._derivatives import refuse_second
+from regard._derivatives import refuse_second, refuse_several
 from regard.backends.native import scores
 from regard.backends.native.abi import CallView, TensorView, readable
 from regard.backends.native.plan import Plan, chunks_for, owners_for, run, view_of
@@ -125,6 +125,7 @@ class Attention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, *grad_stats: Tensor | None) -> Any:
+        refuse_several(grad_out, grad_lse, *grad_stats)
         # Read once: what checkpointing recomputes is given out a single time.
         tensors = ctx.saved_tensors
         saved = Saved(*tensors[: len(Saved._fields)])

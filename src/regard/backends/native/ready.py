@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from regard._derivatives import refuse_second
+from regard._derivatives import refuse_second, refuse_several
 from regard.backends.native import library
 from regard.backends.native.abi import CallView, TensorView, readable
 from regard.backends.native.function import forward_view
@@ -47,7 +47,14 @@ class Filled:
         self.pool: list[tuple[memoryview, int]] = []
 
     def copy(self) -> tuple[memoryview, int]:
-        """A new copy: its words, and its address."""
+        """A copy for one call: its words, and its address."""
+        # Not asked first whether one waits: another thread could take it meanwhile.
+        try:
+            return self.pool.pop()
+        except IndexError:
+            return self._new_copy()
+
+    def _new_copy(self) -> tuple[memoryview, int]:
         buffer = ctypes.create_string_buffer(self._bytes, len(self._bytes))
         return memoryview(buffer).cast("B").cast("Q"), ctypes.addressof(buffer)
 
@@ -73,7 +80,7 @@ class Ready:
         """``out (B, H, Lq, Dv)``, without a gradient."""
         out = _empty_like(q) if self._like_q else q.new_empty(self._out_shape)
         filled = self._filled
-        copy = filled.pool.pop() if filled.pool else filled.copy()
+        copy = filled.copy()
         words = copy[0]
         words[_Q], words[_K], words[_V], words[_OUT] = q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr()
         filled.run(copy)
@@ -114,7 +121,7 @@ class ReadyWithGradient(Ready):
             norms = self._few()
             norms_at = _address(norms)
         filled = self._filled
-        copy = filled.pool.pop() if filled.pool else filled.copy()
+        copy = filled.copy()
         words = copy[0]
         words[_Q], words[_K], words[_V], words[_OUT] = q.data_ptr(), k.data_ptr(), v.data_ptr(), out.data_ptr()
         words[_NORMS] = norms_at
@@ -128,17 +135,21 @@ class ReadyWithGradient(Ready):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of q, k and v."""
         grad_out = readable(grad_out)
+        try:
+            grad_out_at = grad_out.data_ptr()
+        except RuntimeError:
+            refuse_several(grad_out)
+            raise
         grads = grad_q, grad_k, grad_v = self._gradients(q, k, v)
         # A forked child has one thread, and the number may have been changed since.
         threads = library.threads()
         filled = self._backward.get(threads) or self._filled_backward(threads)
-        copy = filled.pool.pop() if filled.pool else filled.copy()
+        copy = filled.copy()
         words = copy[0]
         words[_Q], words[_K], words[_V] = q.data_ptr(), k.data_ptr(), v.data_ptr()
         words[_NORMS], words[_EXACT] = _address(norms) if self._few else norms.data_ptr(), exact.data_ptr()
-        words[_GRAD_OUT], words[_GRAD_OUT + 1], words[_GRAD_OUT + 2], words[_GRAD_OUT + 3] = (
-            grad_out.data_ptr(), *grad_out.stride()[:3],
-        )  # fmt: skip
+        words[_GRAD_OUT] = grad_out_at
+        words[_GRAD_OUT + 1], words[_GRAD_OUT + 2], words[_GRAD_OUT + 3] = grad_out.stride()[:3]
         words[_GRAD_Q], words[_GRAD_K], words[_GRAD_V] = grad_q.data_ptr(), grad_k.data_ptr(), grad_v.data_ptr()
         filled.run(copy)
         return grads
