@@ -55,8 +55,9 @@ struct RegardCall {
     float* norms;        // (batch, heads, q_len, 2), contiguous: a row's greatest score, times log2 e where nothing
                          // changes scores, and the factor of its weights, which exp(s - lse) would lack digits of. As
                          // exact_out
-    float* exact_out;    // (batch, heads, q_len, value_features), contiguous, out before it is rounded: backward's delta
-                         // cancels digits that a rounded one lacks. Forward: written unless null; backward: read
+    float* exact_out;    // (batch, heads, q_len, value_features), with the strides of out, before it is rounded: the
+                         // delta of backward cancels digits that a rounded one lacks. Forward: written unless null;
+                         // backward: read, and of out the strides alone
     const float* sinks;  // (heads,) or null
     RegardMask mask;
     int32_t scores_count, dropout;

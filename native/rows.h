@@ -115,7 +115,7 @@ inline int64_t row_number(const RegardCall& c, int64_t b, const Row& row) {
     return (b * c.kv_heads * c.group + row.head) * c.q_len + row.index;
 }
 inline float* exact_out_row(const RegardCall& c, int64_t b, const Row& row) {
-    return c.exact_out + row_number(c, b, row) * c.value_features;
+    return c.exact_out + b * c.out.batch + row.head * c.out.head + row.index * c.out.row;
 }
 
 // Whether at least one query may see this key; a key that none sees is packed as zeros, for 0 * NaN is NaN.

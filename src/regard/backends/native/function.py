@@ -27,7 +27,7 @@ class Saved(NamedTuple):
         sinks: ``(H,)`` or None.
         lse: ``(B, H, Lq)``.
         norms: ``(B, H, Lq, 2)``: each row's greatest score, in the kernels' unit, and the factor of its weights.
-        exact_out: ``(B, H, Lq, Dv)``, out before it is rounded to its dtype.
+        exact_out: ``(B, H, Lq, Dv)``, out before it is rounded to its dtype; it has a unit last stride.
         entropy: ``(B, H, Lq)`` or None.
     """
 
@@ -41,16 +41,20 @@ class Saved(NamedTuple):
     entropy: Tensor | None = None
 
 
-def forward(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor]:
-    """``out (B, H, Lq, Dv)`` and ``lse (B, H, Lq)``."""
-    out, lse, view = prepared(plan, q, k, v, sinks)
+def forward(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """``out (B, H, Lq, Dv)``, in the given room or in `room_for_out`, and ``lse (B, H, Lq)``."""
+    out, lse, view = prepared(plan, q, k, v, sinks, out)
     run("regard_forward", view)
     return out, lse
 
 
-def forward_and_save(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, Saved]:
+def forward_and_save(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Saved]:
     """`forward`, and what `backward` needs."""
-    out, lse, view = prepared(plan, q, k, v, sinks)
+    out, lse, view = prepared(plan, q, k, v, sinks, out)
     exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
     norms = lse.new_empty((*lse.shape, 2))
     view.norms, view.exact_out = norms.data_ptr(), None if exact is out else exact.data_ptr()
@@ -80,7 +84,7 @@ def backward(
     grad_q, grad_k, grad_v = (x.new_empty(x.shape) for x in (q, k, v))
     delta = None if sinks is None else torch.empty_like(lse)
     view = view_of(plan, q, k, v)
-    view.norms, view.exact_out = norms.data_ptr(), exact.data_ptr()
+    view.norms, view.exact_out, view.out = norms.data_ptr(), exact.data_ptr(), TensorView.of(exact)
     view.delta = None if delta is None else delta.data_ptr()
     view.grad_out, view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, (grad_out, grad_q, grad_k, grad_v))
     view.grad_lse = None if grad_lse is None else grad_lse.data_ptr()
@@ -140,9 +144,22 @@ class Attention(torch.autograd.Function):
         return None, *refuse_second(grads, anchors)
 
 
-def prepared(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None) -> tuple[Tensor, Tensor, CallView]:
+def room_for_out(q: Tensor, features: int) -> Tensor:
+    """New memory for ``out (B, H, Lq, Dv)``, heads and tokens in the order in which q has them.
+
+    A model splits a token's features into heads and joins them again afterwards, which then takes no copy.
+    """
+    batch, heads, q_len, _ = q.shape
+    token, head = (heads * features, features) if q.stride(1) < q.stride(2) else (features, q_len * features)
+    # Not a view of other memory: autograd lets no one write into the view that a function returns.
+    return q.new_empty_strided((batch, heads, q_len, features), (heads * q_len * features, head, token, 1))
+
+
+def prepared(
+    plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, CallView]:
     """Room for out and lse, and the call that fills them."""
-    out = q.new_empty((*q.shape[:3], v.shape[3]))
+    out = room_for_out(q, v.shape[3]) if out is None else out
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     view = forward_view(plan, q, k, v, out, sinks)
     view.lse = lse.data_ptr()

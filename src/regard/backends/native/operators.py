@@ -124,10 +124,12 @@ def _forward(
     *rest, save = more
     with without_autocast(q.device):
         plan, q, k, v = _prepared(q, k, v, sinks, tables, _Rest(*rest))
+        # A graph is told one layout of out, whatever that of q is when it runs.
+        room = q.new_empty((*q.shape[:3], v.shape[3]))
         if not save:
-            out, lse = forward(plan, q, k, v, sinks)
+            out, lse = forward(plan, q, k, v, sinks, room)
             return out, lse, lse.new_empty(0), lse.new_empty(0)
-        out, lse, saved = forward_and_save(plan, q, k, v, sinks)
+        out, lse, saved = forward_and_save(plan, q, k, v, sinks, room)
     # An operator returns no tensor twice.
     return out, lse, saved.norms, lse.new_empty(0) if saved.exact_out is out else saved.exact_out
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from regard._derivatives import refuse_second, refuse_several
 from regard.backends.native import library
 from regard.backends.native.abi import CallView, TensorView, readable
-from regard.backends.native.function import forward_view
+from regard.backends.native.function import forward_view, room_for_out
 from regard.backends.native.plan import Plan, check, owners_for, view_of
 
 _WORD = 8
@@ -71,14 +71,14 @@ class Ready:
 
     def __init__(self, plan: Plan, q: Tensor, k: Tensor, v: Tensor) -> None:
         self._plan = plan  # keeps what the struct points to
-        self._out_shape = (*q.shape[:3], v.shape[3])
-        self._like_q = self._out_shape == tuple(q.shape) and q.is_contiguous()
-        out = q.new_empty(self._out_shape)
+        self._width = v.shape[3]
+        out = room_for_out(q, self._width)
+        self._like_q = out.shape == q.shape and out.stride() == torch.empty_like(q).stride()
         self._filled = Filled(forward_view(plan, q, k, v, out, None), "regard_forward")
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """``out (B, H, Lq, Dv)``, without a gradient."""
-        out = _empty_like(q) if self._like_q else q.new_empty(self._out_shape)
+        out = _empty_like(q) if self._like_q else room_for_out(q, self._width)
         filled = self._filled
         copy = filled.copy()
         words = copy[0]
@@ -99,6 +99,7 @@ class ReadyWithGradient(Ready):
         # A gradient is laid out like its operand where the kernels can write it so.
         self._like = [torch.empty_like(x).stride(-1) == 1 or x.shape[-1] == 1 for x in (q, k, v)]
         view = view_of(plan, q, k, v)
+        view.out = TensorView.of(room_for_out(q, self._width))
         view.grad_q, view.grad_k, view.grad_v = map(TensorView.of, self._gradients(q, k, v))
         self._owners, self._k_len, self._view = q.shape[0] * k.shape[1], k.shape[2], view
         self._backward: dict[int, Filled] = {}
@@ -111,8 +112,8 @@ class ReadyWithGradient(Ready):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Norms]:
         """``out (B, H, Lq, Dv)``, out before it was rounded to its dtype, and the norms of its rows."""
-        out = _empty_like(q) if self._like_q else q.new_empty(self._out_shape)
-        exact = out if self._float32 else out.new_empty(self._out_shape, dtype=torch.float32)
+        out = _empty_like(q) if self._like_q else room_for_out(q, self._width)
+        exact = out if self._float32 else _empty_like(out, dtype=torch.float32)
         norms: Norms
         if self._few is None:
             norms = q.new_empty(self._norms_shape, dtype=torch.float32)
