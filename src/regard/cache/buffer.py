@@ -25,7 +25,8 @@ class Buffer:
 
     def extend(self, k: Tensor, v: Tensor, room: int, limit: int | None = None) -> None:
         """Append ``k`` and ``v (…, Hkv, L, D)``; memory is for ``room`` tokens or more, and for ``limit`` at most."""
-        if any(x.requires_grad for x in (self._k, self._v, k, v)) or torch.compiler.is_exporting():
+        learns = self._k.requires_grad or self._v.requires_grad or k.requires_grad or v.requires_grad
+        if learns or torch.compiler.is_exporting():
             # Writing in place would cut the gradients of what was handed out before; and an exported program, whose
             # caches end with it, would ask how long they are.
             held_k, held_v = self.view()
@@ -39,8 +40,9 @@ class Buffer:
             room = max(room, 2 * used)
             self._move(*self.view(), room=room if limit is None else min(room, limit))
             stop = self._stop + k.shape[-2]
-        for memory, x in ((self._k, k), (self._v, v)):
-            memory.narrow(-2, self._stop, x.shape[-2]).copy_(x)
+        more = stop - self._stop
+        self._k.narrow(-2, self._stop, more).copy_(k)
+        self._v.narrow(-2, self._stop, more).copy_(v)
         self._stop = stop
 
     def takes(self, k: Tensor, v: Tensor) -> bool:
@@ -84,7 +86,7 @@ def _with_room(x: Tensor, room: int) -> Tensor:
 
 
 def _like(x: Tensor, memory: Tensor) -> bool:
-    if x.dtype != memory.dtype or x.device != memory.device:
+    if x.dtype is not memory.dtype or x.device != memory.device:
         return False
     shape, held = x.shape, memory.shape
     return len(shape) == len(held) and shape[:-2] == held[:-2] and shape[-1] == held[-1]

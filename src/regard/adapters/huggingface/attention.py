@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
@@ -195,12 +196,18 @@ def _only(indices: Tensor, k_len: int) -> Mask:
 def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
     if kwargs.get("output_attentions"):
         return True
-    if getattr(getattr(module, "config", None), "output_attentions", False):
+    # What the property of that name reads, at half the price.
+    if getattr(getattr(module, "config", None), "_output_attentions", False):
         return True
+    collected = _collector().get()
+    return bool(collected) and any("attentions" in name for name in collected)
+
+
+@cache
+def _collector() -> Any:
     from transformers.utils.output_capturing import _active_collector
 
-    collected = _active_collector.get()
-    return bool(collected) and any("attentions" in name for name in collected)
+    return _active_collector
 
 
 def _named(module: nn.Module, error: RegardError) -> NoReturn:
