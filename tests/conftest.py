@@ -14,7 +14,7 @@ from tests.needs import program
 from torch import Tensor
 
 from regard import _ready
-from regard.backends.native import Native
+from regard.backends.native import Native, library
 
 torch.set_num_threads(1)
 with torch.device("meta"):
@@ -29,6 +29,24 @@ def seeded() -> None:
     torch.manual_seed(0)
     # Another test may have changed what a choice depends on.
     _ready.forget()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every variant of the kernels that this processor can run, found only now: a plugin may put others in place."""
+    given = any("variant" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "variant" in metafunc.fixturenames and not given:
+        metafunc.parametrize("variant", library.supported() or ["none"], indirect=True)
+
+
+@pytest.fixture
+def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The variant of the kernels that is in use, each in turn."""
+    if request.param == "none":
+        assert library.missing()
+        pytest.skip("no kernels were built here")
+    name: str = request.param
+    monkeypatch.setattr(library, "variant", lambda: name)
+    return name
 
 
 @pytest.fixture

@@ -1,66 +1,24 @@
-"""The native kernels beyond the agreement of all backends: every variant, tile edges, buffers' ends, threads, forks.
+"""The native kernels beyond the agreement of all backends: every variant, tile edges, numbers, refusals.
 
 Where no kernels were built there is nothing here to test, and one test says so.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.native.calls import gradients, hold, operands, run_python
 from torch import Tensor
 
 import regard as rg
 from regard._call import make_call
 from regard._dispatch import backend, choose
 from regard.backends.native import library, masks
-from regard.testing.tolerance import assert_close_to_oracle
-
-Operands = tuple[Tensor, Tensor, Tensor]
-
-
-@pytest.fixture(params=library.supported() or ["none"])
-def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each variant that this processor can run, in turn."""
-    if request.param == "none":
-        assert library.missing()
-        pytest.skip("no kernels were built here")
-    name: str = request.param
-    monkeypatch.setattr(library, "variant", lambda: name)
-    return name
-
 
 needs_kernels = pytest.mark.skipif(not library.supported(), reason="no kernels were built here")
-
-
-def operands(*shape: int, dtype: torch.dtype = torch.float32) -> Operands:
-    q, k, v = (torch.randn(shape, dtype=dtype) for _ in range(3))
-    return q, k, v
-
-
-def gradients(q: Tensor, k: Tensor, v: Tensor, dout: Tensor, **arguments: Any) -> dict[str, Tensor]:
-    """Out, lse and the gradients of the native backend for operands that want them."""
-    call = make_call(q, k, v, **arguments).with_(wants_lse=True).seeded()
-    result = choose(call, "native").run(call)
-    out = call.restore(result.out)
-    dq, dk, dv = torch.autograd.grad(out, (q, k, v), dout)
-    assert result.lse is not None
-    return {"out": out, "lse": call.restore(result.lse), "dq": dq, "dk": dk, "dv": dv}
-
-
-def hold(q: Tensor, k: Tensor, v: Tensor, label: str, **arguments: Any) -> None:
-    """Forward and backward against the oracle."""
-    q, k, v = (x.requires_grad_() for x in (q, k, v))
-    dout = torch.randn(*q.shape[:-1], v.shape[-1], dtype=q.dtype)
-    found = gradients(q, k, v, dout, **arguments)
-    assert_close_to_oracle(found, q, k, v, dout=dout, label=label, **arguments)
 
 
 class TestEdges:
@@ -133,37 +91,6 @@ class TestEdges:
         hold(torch.randn(2, 4, 130, 8), torch.randn(2, 2, 203, 8), torch.randn(2, 2, 203, 8), variant, mask=mask)
 
 
-class TestMemory:
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-    @pytest.mark.parametrize("length", [1, 13, 97])
-    def test_reads_nothing_beyond_its_operands(self, variant: str, dtype: torch.dtype, length: int) -> None:
-        """The same bits, whatever stands around every operand: not-a-number here."""
-
-        def inside(x: Tensor, around: float) -> Tensor:
-            room = torch.full([n + 4 for n in x.shape], around, dtype=dtype)
-            view = room[tuple(slice(2, -2) for _ in x.shape)]
-            return view.copy_(x).requires_grad_()
-
-        plain = operands(2, 3, length, 5, dtype=dtype)
-        dout = torch.randn(2, 3, length, 5, dtype=dtype)
-        bias = torch.randn(2, 3, length, length)
-        found = []
-        for around in (0.0, torch.nan):
-            room = torch.full((2, 3, length, length + 5), around)
-            room[..., 2:-3] = bias
-            q, k, v = (inside(x, around) for x in plain)
-            mods = [rg.Softcap(5.0), rg.Bias(room[..., 2:-3])]
-            found.append(gradients(q, k, v, inside(dout, around).detach(), mask=rg.Causal(), score_mod=mods))
-        for name, value in found[0].items():
-            assert torch.equal(value, found[1][name]), f"{variant}: {name} depends on what stands beyond its operands"
-
-    def test_offsets_beyond_32_bits(self, variant: str) -> None:
-        """Strides that put the second head's elements beyond 2^31."""
-        room = torch.empty(2**31 + 4096, dtype=torch.bfloat16)
-        q, k, v = (room.as_strided((2, 5, 8), (2**31, 24, 1), 8 * n).copy_(torch.randn(2, 5, 8)) for n in range(3))
-        hold(q.clone(), k.detach(), v.detach(), variant)
-
-
 class TestNumbers:
     def test_exp(self, variant: str) -> None:
         x = torch.cat([torch.linspace(-87, 88, 400_001), torch.tensor([0.0, -0.0, -1e-30])])
@@ -221,71 +148,6 @@ class TestNumbers:
         biased = gradients(q, k, v, dout, score_mod=rg.Bias(torch.where(allowed, 0.0, -torch.inf)))
         for name, expected in masked.items():
             assert torch.equal(biased[name], expected), f"{variant}: {name}"
-
-
-class TestThreads:
-    @pytest.fixture
-    def two_threads(self) -> Iterator[None]:
-        torch.set_num_threads(2)
-        yield
-        torch.set_num_threads(1)
-
-    @needs_kernels
-    @pytest.mark.usefixtures("two_threads")
-    def test_the_same_bits_every_time(self) -> None:
-        q, k, v = (x.requires_grad_() for x in operands(1, 700, 16))
-        dout = torch.randn(1, 700, 16)
-        first = gradients(q, k, v, dout, mask=rg.Causal())
-        for _ in range(5):
-            again = gradients(q, k, v, dout, mask=rg.Causal())
-            assert all(torch.equal(x, again[name]) for name, x in first.items())
-
-    @needs_kernels
-    @pytest.mark.usefixtures("two_threads")
-    def test_two_threads_give_the_oracle(self) -> None:
-        hold(*operands(3, 500, 8), "two threads", mask=rg.Causal())
-
-    @needs_kernels
-    def test_eight_callers_at_once(self) -> None:
-        inputs = [[x.requires_grad_() for x in operands(2, 150 + n, 16)] for n in range(8)]
-        douts = [torch.randn(2, 150 + n, 16) for n in range(8)]
-
-        def one(n: int) -> dict[str, Tensor]:
-            q, k, v = inputs[n]
-            return gradients(q, k, v, douts[n])
-
-        alone = [one(n) for n in range(8)]
-        with ThreadPoolExecutor(8) as pool:
-            for _ in range(3):
-                together = list(pool.map(one, range(8)))
-                for expected, found in zip(alone, together, strict=True):
-                    assert all(torch.equal(x, found[name]) for name, x in expected.items())
-
-    @needs_kernels
-    def test_a_forked_child_computes_on_one_thread(self) -> None:
-        code = """
-import os, torch, regard as rg
-torch.set_num_threads(2)
-q, k, v = torch.randn(3, 1, 4, 300, 16).unbind()
-before = rg.attention(q, k, v, backend="native")
-child = os.fork()
-if child == 0:
-    os._exit(0 if torch.equal(rg.attention(q, k, v, backend="native"), before) else 1)
-raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-        assert run_python(code).returncode == 0
-
-    @needs_kernels
-    @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the loaded libraries are read from /proc")
-    def test_there_is_one_openmp_runtime(self) -> None:
-        code = """
-import torch, regard as rg
-torch.set_num_threads(2)
-rg.attention(*torch.randn(3, 1, 4, 300, 16).unbind(), backend="native")
-names = {line.split()[-1] for line in open("/proc/self/maps") if "/" in line}
-print(sum("gomp" in name.rsplit("/")[-1] or "iomp" in name.rsplit("/")[-1] for name in names))
-"""
-        assert run_python(code).stdout.strip() == "1"
 
 
 class TestRefusals:
@@ -370,31 +232,9 @@ class TestRefusals:
         assert choose(make_call(*operands(2, 300, 16), score_mod=rg.Softcap(3.0))) is backend("native")
 
 
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Another interpreter, that no other test has touched."""
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
 def _ulps(found: Tensor, exact: Tensor) -> float:
     """The largest error in units of the last place of the exact value, subnormal ones included."""
     right = exact.float()
     step = (torch.nextafter(right.abs(), torch.tensor(torch.inf)) - right.abs()).double()
     error = torch.where(found.double() == exact, 0, (found.double() - exact).abs() / step)
     return float(torch.where(right.isinf(), 0, error).max())
-
-
-@pytest.mark.parametrize("rows", [1, 2, 5, 9, 12])
-@pytest.mark.parametrize("keys", [8, 16, 64])
-def test_few_rows_over_whole_vectors_of_keys_take_their_own_maximum(rows: int, keys: int) -> None:
-    q, k, v = torch.randn(1, 1, rows, 32), torch.randn(1, 1, keys, 32), torch.randn(1, 1, keys, 32)
-    # This call leaves large scores in memory, which the next one is given again.
-    rg.attention(q * 100, k, v, backend="native")
-    got, want = (rg.attention(q, k, v, backend=name) for name in ("native", "reference"))
-    assert torch.allclose(got, want, atol=1e-5)

@@ -47,7 +47,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "tests",
     [
         ["backends/test_agreement.py", "-k", "native"],
-        ["backends/test_native_backend.py", "-k", "not Refusals"],
+        ["backends/test_native_backend.py", "backends/test_native_memory.py", "-k", "not Refusals"],
         ["weights/test_native_statistics.py", "native/test_entropy.py", "native/test_weights_in_bfloat16.py"],
     ],
     ids=lambda tests: tests[0],

@@ -25,13 +25,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=library.supported())
-def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    name: str = request.param
-    monkeypatch.setattr(library, "variant", lambda: name)
-    return name
-
-
 def operands(dtype: torch.dtype = torch.float32, length: int = 130) -> list[Tensor]:
     return [torch.randn(2, heads, length, 16).to(dtype).requires_grad_() for heads in (4, 2, 2)]
 

@@ -27,13 +27,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=library.supported())
-def variant(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    name: str = request.param
-    monkeypatch.setattr(library, "variant", lambda: name)
-    return name
-
-
 def dense(weights: Tensor, rows: int, cols: int) -> dict[str, Tensor]:
     """The definitions, in float64."""
     w = weights.double()

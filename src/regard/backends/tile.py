@@ -45,7 +45,8 @@ def hide_(s: Tensor, allowed: Tensor, call: Call) -> Tensor:
 
 def exp_(x: Tensor) -> Tensor:
     """``exp(x)`` in place."""
-    # exp2 has no slow path; the vectorised exp takes twenty times longer on -inf and where the result is subnormal.
+    # exp2 has no slow path; the vectorised exp takes twenty times longer on -inf and where the result is subnormal, and
+    # in a forked child it waits for threads that stayed with the parent.
     return x.mul_(_LOG2_E).exp2_()
 
 

@@ -56,31 +56,16 @@ class Native(Backend):
         return packed + masks.extra_bytes(call.mask, call.frame)
 
     def run(self, call: Call) -> Result:
-        changes = scores.changes(call)
-        q, k, v = call.q, call.k, call.v
-        if _learns_scores(call):
-            # The gradients of these float32 tensors would show that scores and weights are rounded in low precision.
-            q, k, v = q.float(), k.float(), v.float()
         if torch.compiler.is_compiling():
-            out, lse = operators.attention(call, q, k, v, changes)
-            return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
-        library.variant()
-        assert not isinstance(call.seed, Tensor)
-        mask = masks.kernel_mask(call.mask, call.frame, call.group)
-        plan = Plan(mask, tuple(changes), call.scale, call.dropout_p, call.seed, call.stats)
-        if call.needs_grad:
-            tables = [change.table for change in changes if isinstance(change, Added)]
-            out, lse, *rows = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
-            stats = dict(zip(call.stats, rows, strict=True))
-        else:
-            out, lse = forward(plan, q, k, v, call.sinks)
-            stats = row_statistics(plan, q, k, v, call.sinks, lse)
-        return Result(out.to(call.q.dtype), lse if call.wants_lse else None, stats)
+            return _in_graph(call)
+        with library.alone():
+            return _run(call)
 
     def gather(self, call: Call, lse: Tensor, wanted: Gathered) -> bool:
         if self.missing() is not None or self.unsupported(call):
             return False
-        gather(call, lse, wanted)
+        with library.alone():
+            gather(call, lse, wanted)
         return True
 
     def ready(self, call: Call) -> Runner | None:
@@ -96,7 +81,33 @@ class Native(Backend):
         return kind(Plan(kept, (), call.scale, 0.0, None), call.q.detach(), call.k.detach(), call.v.detach())
 
 
-def _learns_scores(call: Call) -> bool:
-    """True when the sinks or a tensor of a score change want a gradient."""
-    tensors = (*call.score_tensors(), *(() if call.sinks is None else (call.sinks,)))
-    return call.needs_grad and any(t.requires_grad for t in tensors)
+def _run(call: Call) -> Result:
+    library.variant()
+    assert not isinstance(call.seed, Tensor)
+    changes, (q, k, v) = scores.changes(call), _operands(call)
+    mask = masks.kernel_mask(call.mask, call.frame, call.group)
+    plan = Plan(mask, tuple(changes), call.scale, call.dropout_p, call.seed, call.stats)
+    if call.needs_grad:
+        tables = [change.table for change in changes if isinstance(change, Added)]
+        out, lse, *rows = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
+        stats = dict(zip(call.stats, rows, strict=True))
+    else:
+        out, lse = forward(plan, q, k, v, call.sinks)
+        stats = row_statistics(plan, q, k, v, call.sinks, lse)
+    return Result(out.to(call.q.dtype), lse if call.wants_lse else None, stats)
+
+
+def _in_graph(call: Call) -> Result:
+    out, lse = operators.attention(call, *_operands(call), scores.changes(call))
+    return Result(out.to(call.q.dtype), lse if call.wants_lse else None, {})
+
+
+def _operands(call: Call) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v; float32 where the sinks or a tensor of a score change want a gradient.
+
+    The gradients of those float32 tensors would show that scores and weights are rounded in low precision.
+    """
+    learned = (*call.score_tensors(), *(() if call.sinks is None else (call.sinks,)))
+    if call.needs_grad and any(t.requires_grad for t in learned):
+        return call.q.float(), call.k.float(), call.v.float()
+    return call.q, call.k, call.v

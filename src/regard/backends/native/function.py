@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from regard._derivatives import refuse_second, refuse_several
-from regard.backends.native import scores
+from regard.backends.native import library, scores
 from regard.backends.native.abi import CallView, TensorView, readable
 from regard.backends.native.plan import Plan, chunks_for, owners_for, run, view_of
 from regard.backends.native.scores import Added
 from regard.backends.native.statistics import row_statistics
+from regard.backends.tile import exp_
 
 _TASK_ROWS = 192
 
@@ -105,7 +106,7 @@ def backward(
     if sinks is not None and delta is not None:
         # The sink's value vector is 0, so its score's gradient is its share times -delta; to the entropy it is a key.
         surprise = lse - sinks.float()[:, None]
-        share = torch.exp(-surprise)
+        share = exp_(-surprise)
         came = -delta if grad_entropy is None else grad_entropy * surprise - delta
         grad_sinks = torch.where(share > 0, share * came, 0).sum((0, 2)).to(sinks.dtype)
     return grad_q, grad_k, grad_v, grad_sinks, *grads
@@ -136,7 +137,7 @@ class Attention(torch.autograd.Function):
         if grad_out is None:
             grad_out = torch.zeros_like(saved.exact_out, dtype=saved.q.dtype)
         wanted = tuple(ctx.needs_input_grad[5:])
-        with torch.no_grad():
+        with torch.no_grad(), library.alone():
             grad_entropy = dict(zip(ctx.plan.stats, grad_stats, strict=True)).get("entropy")
             grads = backward(ctx.plan, saved, grad_out, grad_lse, wanted, grad_entropy)
         given = (grad_out, grad_lse, *grad_stats)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -115,6 +116,20 @@ class _Threads:
 
 
 threads = _Threads()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Torch's own operators on one thread in a forked child: what they would wait for has stayed with the parent."""
+    given = torch.get_num_threads()
+    if threads() > 1 or given == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(given)
 
 
 @cache

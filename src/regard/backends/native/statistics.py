@@ -11,6 +11,7 @@ from regard._call import Call
 from regard.backends.base import Gathered
 from regard.backends.native import masks, scores
 from regard.backends.native.plan import Plan, chunks_for, run, view_of
+from regard.backends.tile import exp_
 
 
 def gather(call: Call, lse: Tensor, wanted: Gathered) -> None:
@@ -33,7 +34,7 @@ def row_statistics(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | 
     if entropy is not None:
         if sinks is not None:
             surprise = lse - sinks.float()[:, None]
-            entropy += torch.exp(-surprise) * surprise.clamp(max=torch.finfo(surprise.dtype).max)
+            entropy += exp_(-surprise) * surprise.clamp(max=torch.finfo(surprise.dtype).max)
         found["entropy"] = entropy
     if top is not None:
         found["max_logit"] = top.amax(-1) if top.shape[-1] else top.new_full(top.shape[:-1], -torch.inf)
