@@ -27,7 +27,7 @@ struct Backward {
     explicit Backward(const RegardCall& call)
         : c(call),
           rows(call.group * call.q_len),
-          padded_rows(round_up(rows, BLOCK)),
+          padded_rows(round_up(rows, ROWS)),
           pairs(call.batch * call.kv_heads),
           key_blocks((call.k_len + BLOCK - 1) / BLOCK),
           depth(units<Unit>(call.features)),
@@ -155,11 +155,13 @@ struct Backward {
 
         bool allocate() {
             const int64_t features = f.depth + f.value_depth, width = f.columns + f.value_columns;
-            float* at = memory.get<float>(2 * BLOCK * BLOCK + BLOCK * (2 * width + features) + 3 * BLOCK * BLOCK / 2);
+            // A short call has few rows, and small memory costs less.
+            const int64_t tile = (f.padded_rows < BLOCK ? f.padded_rows : BLOCK) * BLOCK;
+            float* at = memory.get<float>(2 * tile + BLOCK * (2 * width + features) + (UNIT > 1 ? 3 * tile / UNIT : 0));
             if (!at || (!f.shared && !own_rows.allocate(f))) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
-            weights = take(BLOCK * BLOCK);
-            grads = take(BLOCK * BLOCK);
+            weights = take(tile);
+            grads = take(tile);
             grad_k = take(BLOCK * f.columns);
             grad_v = take(BLOCK * f.value_columns);
             key_panels = (Unit*)take(BLOCK * f.depth);
@@ -168,9 +170,9 @@ struct Backward {
             if constexpr (UNIT == 1) {
                 weight_lines = (Unit*)weights, grad_lines = grad_rows = (Unit*)grads;
             } else {
-                weight_lines = (Unit*)take(BLOCK * BLOCK / 2);
-                grad_lines = (Unit*)take(BLOCK * BLOCK / 2);
-                grad_rows = (Unit*)take(BLOCK * BLOCK / 2);
+                weight_lines = (Unit*)take(tile / UNIT);
+                grad_lines = (Unit*)take(tile / UNIT);
+                grad_rows = (Unit*)take(tile / UNIT);
             }
             return true;
         }
@@ -197,16 +199,17 @@ struct Backward {
                     return seen ? row_of<const In>(x, b, kv_head, start + j) : nullptr;
                 };
             };
-            std::memset(grad_k, 0, BLOCK * f.columns * sizeof(float));
-            std::memset(grad_v, 0, BLOCK * f.value_columns * sizeof(float));
+            const int64_t tall = round_up(count, ROWS);
+            std::memset(grad_k, 0, tall * f.columns * sizeof(float));
+            std::memset(grad_v, 0, tall * f.value_columns * sizeof(float));
             bool is_packed = false;
             for (int64_t first = 0; first < f.rows; first += BLOCK) {
                 const int rows = int(f.rows - first < BLOCK ? f.rows - first : BLOCK);
                 if (!find_spans(first, rows, start, start + count)) continue;
                 if (!std::exchange(is_packed, true)) {
-                    pack_side_by_side<PANEL>(packed(c.k), BLOCK, c.features, key_panels);
-                    pack_side_by_side<PANEL>(packed(c.v), BLOCK, c.value_features, value_panels);
-                    key_lines.pack(packed(c.k), BLOCK, c.features);
+                    pack_side_by_side<PANEL>(packed(c.k), count, c.features, key_panels);
+                    pack_side_by_side<PANEL>(packed(c.v), count, c.value_features, value_panels);
+                    key_lines.pack(packed(c.k), round_up(count, W), c.features);
                 }
                 for (int s = 0; s * ROWS < rows; s += STRIPS) differentiate(first, rows, s, start, f.grad_q_at(pair, chunk, first));
                 give_to_keys(first, rows, int(count));

@@ -135,7 +135,8 @@ class ReadyWithGradient(Ready):
         self, grad_out: Tensor, q: Tensor, k: Tensor, v: Tensor, exact: Tensor, norms: Norms
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of q, k and v."""
-        grad_out = readable(grad_out)
+        if grad_out.is_neg() or grad_out.stride(3) != 1:
+            grad_out = readable(grad_out)
         try:
             grad_out_at = grad_out.data_ptr()
         except RuntimeError:
@@ -176,15 +177,16 @@ class ReadyAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ready: ReadyWithGradient, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out, exact, norms = ready.forward(q, k, v)
-        ctx.ready, ctx.norms = ready, norms
+        ctx.kept = ready, norms
         ctx.save_for_backward(q, k, v, exact)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Any:
         q, k, v, exact = ctx.saved_tensors
+        ready, norms = ctx.kept
         if not _grad():
-            return None, *ctx.ready.backward(grad_out, q, k, v, exact, ctx.norms)
+            return None, *ready.backward(grad_out, q, k, v, exact, norms)
         with torch.no_grad():
-            grads = ctx.ready.backward(grad_out, q, k, v, exact, ctx.norms)
+            grads = ready.backward(grad_out, q, k, v, exact, norms)
         return None, *refuse_second(grads, (q, k, v, grad_out))
