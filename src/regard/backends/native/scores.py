@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regard._call import Call
 from regard._coordinates import Coordinates
+from regard.backends.native import recycling
 from regard.backends.native.abi import MAX_SCORES, ScoreKind, ScoreView, readable
 from regard.scores import Alibi, Bias, RelativeBias, ScoreModification, Softcap
 
@@ -80,7 +81,7 @@ def gradient_buffer(change: Added, chunks: int, batch: int, heads: int) -> Tenso
     if change.by_distance:
         return change.table.new_zeros((chunks, batch, *change.table.shape))
     _, _, rows, columns = change.table.shape
-    return change.table.new_zeros((chunks if columns == 1 else 1, batch, heads, rows, columns))
+    return recycling.zeros(chunks if columns == 1 else 1, batch, heads, rows, columns)
 
 
 def gradient(change: Added, buffer: Tensor) -> Tensor:
