@@ -22,10 +22,28 @@ needs_kernels = pytest.mark.skipif(not library.supported(), reason="no kernels w
 
 
 class TestEdges:
-    @pytest.mark.parametrize("mask", [rg.Everything(), rg.Causal(), rg.SlidingWindow(5, 3)], ids=repr)
-    def test_every_length_around_a_tile(self, variant: str, mask: rg.Mask) -> None:
+    @pytest.mark.parametrize(
+        ("mask", "dtype"),
+        [
+            (rg.Everything(), torch.float32),
+            (rg.Causal(), torch.float32),
+            (rg.SlidingWindow(5, 3), torch.float32),
+            (rg.Causal(), torch.bfloat16),
+            (rg.SlidingWindow(5, 3), torch.float16),
+        ],
+        ids=repr,
+    )
+    def test_every_length_around_a_tile(self, variant: str, mask: rg.Mask, dtype: torch.dtype) -> None:
         for length in (*range(36), *range(92, 101), *range(190, 195), *range(286, 290), 385):
-            hold(*operands(1, length, 3), f"{variant}, {length} tokens", mask=mask)
+            hold(*operands(1, length, 3, dtype=dtype), f"{variant}, {length} tokens", mask=mask)
+
+    @pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 16), (torch.bfloat16, 16), (torch.bfloat16, 13)])
+    def test_few_and_many_queries_around_the_edges_of_keys(self, variant: str, dtype: torch.dtype, width: int) -> None:
+        """Up to 8, 12 or 24 rows read the keys of whole vectors where they are, more rows read them packed."""
+        for q_len in (1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 24, 25):
+            for k_len in (7, 8, 9, 15, 17, 95, 96, 97, 191, 192, 193):
+                q, k, v = (torch.randn(1, n, width, dtype=dtype) for n in (q_len, k_len, k_len))
+                hold(q, k, v, f"{variant}, {q_len} queries, {k_len} keys", mask=rg.Causal())
 
     def test_every_length_to_300(self, variant: str) -> None:
         mask = rg.SlidingWindow(170, 1)
@@ -176,6 +194,11 @@ class TestRefusals:
             rg.attention(q, k.mT.contiguous().mT, v, backend="native")
         with pytest.raises(rg.UnsupportedError, match="takes 1 to 256 features, and v have 257"):
             rg.attention(q, k, torch.randn(2, 7, 257), backend="native")
+        wide = torch.randn(2, 7, 257)
+        with pytest.raises(rg.UnsupportedError, match="takes 1 to 256 features, and q and k have 257"):
+            rg.attention(wide, wide, v, backend="native")
+        # Without a name another backend takes over.
+        assert choose(make_call(wide, wide, v, score_mod=rg.Softcap(3.0))) is backend("blockwise")
         with pytest.raises(rg.UnsupportedError, match="takes float32, bfloat16, float16 only"):
             rg.attention(q.double(), k.double(), v.double(), backend="native")
 
@@ -215,6 +238,23 @@ class TestRefusals:
         done = run_python(code, **{library.CHOICE: "portable"}).stdout
         assert done.startswith("portable ")
         assert done.strip().endswith("libregard_portable.so")
+
+    @needs_kernels
+    def test_a_variant_that_this_processor_lacks_stops_the_call_and_not_the_process(self) -> None:
+        lacking = [name for name in library.VARIANTS if name not in library.supported()]
+        code = """
+import torch, regard as rg
+q = torch.randn(1, 2, 7, 8)
+for call in (rg.attention, rg.inspect):
+    try:
+        call(q, q, q, mask=rg.Causal())
+    except rg.ArgumentError as refused:
+        print(refused)
+"""
+        for name in lacking[-1:]:
+            done = run_python(code, **{library.CHOICE: name})
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.count(f"{library.CHOICE}={name} cannot run here") == 2
 
     def test_without_kernels(self, without_kernels: None) -> None:
         with pytest.raises(rg.UnsupportedError, match="has no compiled kernels"):

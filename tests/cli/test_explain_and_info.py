@@ -8,6 +8,7 @@ import torch
 
 import regard as rg
 from regard._dispatch import backend, backend_names
+from regard.backends.native import library
 
 Run = Callable[..., Any]
 
@@ -52,3 +53,18 @@ def test_info_tells_why_a_backend_is_not_usable(run: Run, monkeypatch: pytest.Mo
     _, out, _ = run("info")
     assert "✗ flex" in out
     assert "does not work here: it needs a compiler" in out
+
+
+@pytest.mark.skipif(not library.supported(), reason="no kernels were built here")
+def test_info_tells_which_kernels_are_in_use_and_that_none_can_be(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library, "variant", lambda: "portable")
+    _, out, _ = run("info")
+    assert f"works here: portable of {', '.join(library.supported())}" in out
+
+    def refuse() -> str:
+        raise rg.ArgumentError("REGARD_NATIVE_ISA=avx512 cannot run here.")
+
+    monkeypatch.setattr(library, "variant", refuse)
+    _, out, _ = run("info")
+    assert "✗ native" in out
+    assert "does not work here: it stops at every call: REGARD_NATIVE_ISA=avx512 cannot run here." in out

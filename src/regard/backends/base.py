@@ -102,6 +102,14 @@ class Backend(ABC):
         """Why this backend is not usable on this machine, or None if it is."""
         return None
 
+    def build(self) -> str | None:
+        """Which of several builds of this backend is in use here; None where there is but one.
+
+        Raises:
+            ArgumentError: one is asked for that cannot run here.
+        """
+        return None
+
     def unsupported(self, call: Call) -> list[str]:
         """Why this backend cannot do the call, one sentence a reason; empty if it can."""
         can, device, reasons = self.capabilities, call.q.device.type, []

@@ -14,6 +14,7 @@ from rich.text import Text
 
 import regard
 from regard._dispatch import backend, backend_names
+from regard._errors import ArgumentError
 from regard.backends.base import Capabilities
 from regard.cli.console import make_console
 
@@ -57,10 +58,16 @@ def _cuda_devices() -> list[str]:
 
 def _print_backend(console: Console, name: str) -> None:
     found = backend(name)
-    absent = found.missing()
+    absent, build = found.missing(), None
+    if absent is None:
+        try:
+            build = found.build()
+        except ArgumentError as refused:
+            absent = f"stops at every call: {refused}"
     mark = Text("  ✓ ", "green") if absent is None else Text("  ✗ ", "red")
     console.print(Text.assemble(mark, (f"{name:<11}", "bold"), found.summary), soft_wrap=True)
-    state = "works here" if absent is None else f"does not work here: it {absent}"
+    works = "works here" if build is None else f"works here: {build}"
+    state = works if absent is None else f"does not work here: it {absent}"
     for line in (state, *_limits(found.capabilities)):
         console.print(Text(f"{'':15}{line}", style="dim"), soft_wrap=True)
 

@@ -28,6 +28,10 @@ class Native(Backend):
     def missing(self) -> str | None:
         return library.missing()
 
+    def build(self) -> str:
+        """The variant in use, and those that this processor could run."""
+        return f"{library.variant()} of {', '.join(library.supported())}"
+
     def unsupported(self, call: Call) -> list[str]:
         reasons = super().unsupported(call)
         if reasons:
