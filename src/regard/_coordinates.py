@@ -165,6 +165,14 @@ class Frame:
         return self.tile(slice(0, self.q_len), slice(0, self.k_len))
 
 
+def broadcasts(size: int, to: int) -> bool:
+    """Whether a dim of ``size`` broadcasts to one of ``to``.
+
+    Not ``size in (1, to)``: in a graph, a known size is no member of a tuple that holds a symbol of the same value.
+    """
+    return size == 1 or size == to
+
+
 def _checked_positions(
     name: str, positions: Tensor | None, batch: int, length: int, device: torch.device
 ) -> Tensor | None:
@@ -178,7 +186,7 @@ def _checked_positions(
             f"Move it with .to({str(device)!r})."
         )
     fits = positions.ndim in (1, 2) and positions.shape[-1] == length
-    if not fits or (positions.ndim == 2 and positions.shape[0] not in (1, batch)):
+    if not fits or (positions.ndim == 2 and not broadcasts(positions.shape[0], batch)):
         raise ShapeError(
             f"{name} must be ({length},) or ({batch}, {length}), one position per token: got {tuple(positions.shape)}."
         )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
-from regard._coordinates import Coordinates, Frame
+from regard._coordinates import Coordinates, Frame, broadcasts
 from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard._pytree import register
 from regard.masks import blocks as _blocks
@@ -323,7 +323,7 @@ def checked_int(name: str, value: object, least: int) -> int:
 
 def check_batch(name: str, size: int, frame: Frame) -> None:
     """Raise unless ``size`` is 1 or the batch of the call."""
-    if size not in (1, frame.batch):
+    if not broadcasts(size, frame.batch):
         raise ShapeError(
             f"{name} is written for a batch of {size}, but the call has a flattened batch of {frame.batch}. "
             "Give one row, or one for every batch entry."

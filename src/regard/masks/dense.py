@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from regard._coordinates import Coordinates, Frame
+from regard._coordinates import Coordinates, Frame, broadcasts
 from regard._errors import KindError, ShapeError, describe
 from regard.masks.base import Mask, check_device, summary
 
@@ -48,7 +48,7 @@ class Dense(Mask):
     def check(self, frame: Frame) -> None:
         check_device("Dense's tensor", self._allowed, frame)
         sizes = (frame.batch, frame.heads, frame.q_len, frame.k_len)
-        if any(have not in (1, want) for have, want in zip(self._table.shape, sizes, strict=True)):
+        if not all(broadcasts(have, want) for have, want in zip(self._table.shape, sizes, strict=True)):
             raise ShapeError(
                 f"Dense must broadcast to (B, H, q_len, k_len) = {sizes}: got {tuple(self._allowed.shape)}. "
                 "H counts query heads."

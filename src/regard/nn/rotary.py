@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from regard._coordinates import broadcasts
 from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard.masks.base import checked_int
 from regard.nn.rotary_scaling import RotaryScaling, plain_frequencies
@@ -180,7 +181,7 @@ def check_positions(positions: object, batch: int, length: int) -> None:
     if not isinstance(positions, Tensor) or positions.dtype not in (torch.int64, torch.int32):
         raise KindError(f"positions must be an int64 tensor: got {describe(positions)}. Convert it with .long().")
     fits = positions.ndim in (1, 2) and positions.shape[-1] == length
-    if not fits or (positions.ndim == 2 and positions.shape[0] not in (1, batch)):
+    if not fits or (positions.ndim == 2 and not broadcasts(positions.shape[0], batch)):
         raise ShapeError(
             f"positions must be ({length},) or ({batch}, {length}), one a token: got {tuple(positions.shape)}."
         )

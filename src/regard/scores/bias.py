@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from regard._coordinates import Coordinates, Frame
+from regard._coordinates import Coordinates, Frame, broadcasts
 from regard._errors import KindError, ShapeError, describe
 from regard.scores.base import ScoreModification, Sums, check_device
 from regard.scores.holder import TensorHolder
@@ -63,7 +63,7 @@ class Bias(TensorHolder, ScoreModification):
     def check(self, frame: Frame) -> None:
         check_device("Bias", self.bias, frame)
         sizes = (frame.batch, frame.heads, frame.q_len, frame.k_len)
-        if any(have not in (1, want) for have, want in zip(self._table.shape, sizes, strict=True)):
+        if not all(broadcasts(have, want) for have, want in zip(self._table.shape, sizes, strict=True)):
             raise ShapeError(
                 f"Bias must broadcast to (B, H, q_len, k_len) = {sizes}: got {tuple(self.bias.shape)}. "
                 "H counts query heads."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NoReturn
 
 import torch
@@ -199,15 +198,10 @@ def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
     # What the property of that name reads, at half the price.
     if getattr(getattr(module, "config", None), "_output_attentions", False):
         return True
-    collected = _collector().get()
-    return bool(collected) and any("attentions" in name for name in collected)
-
-
-@cache
-def _collector() -> Any:
     from transformers.utils.output_capturing import _active_collector
 
-    return _active_collector
+    collected = _active_collector.get()
+    return bool(collected) and any("attentions" in name for name in collected)
 
 
 def _named(module: nn.Module, error: RegardError) -> NoReturn:
