@@ -17,6 +17,7 @@ import regard as rg
 from regard._call import make_call
 from regard._dispatch import backend, choose
 from regard.backends.native import library, masks
+from regard.backends.native.plan import Plan, check, run, view_of
 
 needs_kernels = pytest.mark.skipif(not library.supported(), reason="no kernels were built here")
 
@@ -143,6 +144,8 @@ class TestNumbers:
     def test_extreme_scores(self, variant: str, size: float) -> None:
         q, k, v = operands(2, 67, 8)
         hold(q * size, k, v, f"{variant}, scores of {size}")
+        # Three rows read keys where they are, in the forward pass only.
+        hold(q[:, :3] * size, k, v, f"{variant}, three rows, scores of {size}")
 
     @pytest.mark.parametrize("small", ["q", "v"])
     def test_subnormal_operands(self, variant: str, small: str) -> None:
@@ -226,6 +229,17 @@ class TestRefusals:
         monkeypatch.setattr(library, "supported", lambda: ("portable",))
         with pytest.raises(rg.ArgumentError, match=message):
             library.variant.__wrapped__()
+
+    @needs_kernels
+    def test_what_the_kernels_say_is_raised(self) -> None:
+        call = make_call(*operands(2, 7, 4))
+        view = view_of(Plan(masks.kernel_mask(call.mask, call.frame, 1), (), 1.0, 0.0, None), call.q, call.k, call.v)
+        view.struct_size -= 8
+        for entry in ("regard_forward", "regard_backward", "regard_statistics"):
+            with pytest.raises(RuntimeError, match="belong to another version of regard: install it again"):
+                run(entry, view)
+        with pytest.raises(RuntimeError, match="found no memory for what they pack"):
+            check(1)
 
     @needs_kernels
     def test_every_variant_is_tested_by_its_own_kernels(self, monkeypatch: pytest.MonkeyPatch) -> None:

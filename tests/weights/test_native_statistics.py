@@ -48,7 +48,7 @@ def dense(weights: Tensor, rows: int, cols: int) -> dict[str, Tensor]:
     }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("threads", [1, 5])
 @pytest.mark.parametrize("case", CASES)
 def test_equals_the_dense_weights(
@@ -59,6 +59,8 @@ def test_equals_the_dense_weights(
     q, k = torch.randn(2, 4, 391, 12, dtype=dtype), torch.randn(2, 2, 391, 12, dtype=dtype)
     seen = rg.inspect(q, k, k, **CASES[case]).weights
     expected = dense(seen.dense(), 7, 9)
+    # A score is its weight's logarithm and the row's lse.
+    expected["max_logit"] = (expected["max"].log() + rg.inspect(q, k, k, **CASES[case]).lse).amax(-1)
     sink = 0.0
     if case == "sinks":
         share = 1 - seen.dense().double().sum(-1)
@@ -66,6 +68,7 @@ def test_equals_the_dense_weights(
     found = {
         "entropy": seen.entropy() - sink,
         "max": seen.max(),
+        "max_logit": seen.max_logit(),
         "received": seen.received(),
         "mass": seen.pool(7, 9),
         "peak": seen.pool(7, 9, kind="max"),

@@ -14,7 +14,10 @@ from regard.backends.native.masks import KernelMask
 from regard.backends.native.scores import Added
 
 _CHUNK_KEYS = 384
-_FLAGS = {1: "the kernels ran out of memory", 2: "the compiled kernels belong to another version of regard"}
+_FLAGS = {
+    1: "the kernels found no memory for what they pack: free some, or give fewer heads or tokens to a call",
+    2: "the compiled kernels belong to another version of regard: install it again",
+}
 
 
 @dataclass(frozen=True, eq=False)
