@@ -14,7 +14,7 @@ from tests.needs import program
 from torch import Tensor
 
 from regard import _ready
-from regard.backends.native import Native, library
+from regard.backends.native import Native, library, ready
 
 torch.set_num_threads(1)
 with torch.device("meta"):
@@ -70,13 +70,15 @@ def poisoned_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return fill
 
-    for owner, name in (
+    owners: tuple[tuple[Any, str], ...] = (
         (torch, "empty"),
         (torch, "empty_like"),
         (torch, "empty_strided"),
         (Tensor, "new_empty"),
         (Tensor, "new_empty_strided"),
-    ):
+        (ready, "_empty_like"),
+    )
+    for owner, name in owners:
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
 
 
