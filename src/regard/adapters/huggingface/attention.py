@@ -195,8 +195,7 @@ def _only(indices: Tensor, k_len: int) -> Mask:
 def _wants_weights(module: nn.Module, kwargs: dict[str, Any]) -> bool:
     if kwargs.get("output_attentions"):
         return True
-    # What the property of that name reads, at half the price.
-    if getattr(getattr(module, "config", None), "_output_attentions", False):
+    if getattr(getattr(module, "config", None), "output_attentions", False):
         return True
     from transformers.utils.output_capturing import _active_collector
 
