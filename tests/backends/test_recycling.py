@@ -1,8 +1,9 @@
-"""The memory of large gradients: used again when it is free, never before, and not without end."""
+"""The memory of large gradients and of packed keys: used again when it is free, never before, and not without end."""
 
 from __future__ import annotations
 
 import gc
+import resource
 
 import pytest
 import torch
@@ -76,3 +77,18 @@ def test_a_gradient_is_right_in_used_memory() -> None:
     second = gradient("native")
     assert second.data_ptr() == address
     torch.testing.assert_close(second, expected)
+
+
+@pytest.mark.skipif(library.missing() is not None, reason="no kernels were built here")
+def test_what_the_kernels_pack_goes_into_the_memory_of_the_call_before() -> None:
+    q = torch.randn(1, 1, 400, 32)
+    k, v = torch.randn(2, 1, 1, 1 << 17, 32)
+
+    def new_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        rg.attention(q, k, v, backend="native")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    new_pages()
+    packed = 4 * k.numel() * 2
+    assert new_pages() < packed / resource.getpagesize() / 4
