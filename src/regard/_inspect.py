@@ -70,7 +70,7 @@ def inspect(
         q_positions: int64 ``(Lq,)`` or ``(B, Lq)``.
         k_positions: int64 ``(Lk,)`` or ``(B, Lk)``.
         backend: name of a backend; default: the best that can do the call.
-        stats: statistics to compute in the same pass as ``out``: ``"max_logit"``, the largest visible score of each
+        stats: statistics to compute together with ``out``: ``"max_logit"``, the largest visible score of each
             head, and ``"entropy"``, ``-Σ w log w`` of each row in nats with the sink as one more outcome; the entropy
             is differentiable.
 
