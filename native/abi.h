@@ -68,11 +68,12 @@ struct RegardCall {
     // backward only
     RegardTensor grad_out, grad_q, grad_k, grad_v;
     const float* grad_lse;  // (batch, heads, q_len), contiguous, or null
-    const float* grad_entropy;  // as grad_lse; with it `entropy` is an input, the sink's share in it
+    const float* grad_entropy;  // as grad_lse; with it `entropy` is an input, as forward wrote it
     float* delta;  // out, unless null: sum of grad_out * out a row, less grad_lse, plus grad_entropy * entropy
+    // forward and statistics; null: not wanted
+    float* top;      // (batch, heads, q_len): the greatest score
+    float* entropy;  // (batch, heads, q_len): sum of weight * (lse - score); forward adds the sink as one more key
     // statistics only: lse is an input, 0 for rows that see nothing; null: not wanted
-    float* top;            // (batch, heads, q_len): the greatest score
-    float* entropy;        // (batch, heads, q_len): sum of weight * (lse - score)
     float* received;       // (chunks, batch, heads, k_len), zeros that gather the weights of all rows
     float* mass;           // (chunks, batch, heads, pool_rows, pool_columns), zeros that gather the weights of a bin;
     float* peak;           // as mass, zeros that become the greatest weight. Row i is in bin i * pool_rows / row_extent,

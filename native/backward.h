@@ -317,8 +317,7 @@ struct Backward {
                     dropped = keep ? weight * c.keep_scale : vf{};
                     grad = keep ? grad * c.keep_scale : vf{};
                 }
-                // Below, the weight is 0, and so is its product with whatever is finite.
-                if constexpr (ENTROPY) grad -= bent * max(exponent, splat(-256.0f));
+                if constexpr (ENTROPY) grad -= bent * max(exponent, splat(LEAST));
                 store(p + at, dropped);
                 store(ds + at, weight * (grad - level));
             }

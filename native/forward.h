@@ -17,7 +17,7 @@ struct Forward {
     int64_t rows, pairs, task_rows, row_blocks, key_blocks, value_columns;
     bool packs_once, direct;
     Unit* packed = nullptr;    // every key block of every key/value head
-    float* partial = nullptr;  // with chunks: a part's unnormalised output, its shift and its sum a row
+    float* partial = nullptr;  // with chunks: a part's unnormalised output and its softmax, a row
 
     explicit Forward(const RegardCall& call)
         : c(call),
@@ -34,7 +34,7 @@ struct Forward {
         row_blocks = (rows + task_rows - 1) / task_rows;
     }
 
-    int64_t partial_size() const { return value_columns + 2; }
+    int64_t partial_size() const { return value_columns + int64_t(sizeof(Softmax) / sizeof(float)); }
     float* partial_at(int64_t pair, int64_t chunk, int64_t r) const {
         return partial + ((pair * c.chunks + chunk) * rows + r) * partial_size();
     }
@@ -63,20 +63,31 @@ struct Forward {
         return true;
     }
 
-    // `shift` is the row's greatest score, in their unit, `total` its sum of weights before they are divided by it.
-    void write(int64_t b, const Row& row, const float* out, float shift, float total) const {
-        float lse = -INF, share = total == 0 ? 0 : 1 / total;
-        if (total != 0 && (c.lse || c.sinks)) lse = float(ScoreUnit::of(c).nats(shift) + std::log(total));
+    // `out` is a row's sum of values before it is divided by its sum of weights.
+    void write(int64_t b, const Row& row, const float* out, const Softmax& of) const {
+        double top = -INF, lse = -INF, entropy = 0;
+        float share = of.total == 0 ? 0 : 1 / of.total;
+        if (of.total != 0 && (c.lse || c.sinks || c.top || c.entropy)) {
+            const ScoreUnit unit = ScoreUnit::of(c);
+            const float rest = std::log(of.total);
+            top = unit.nats(of.shift);
+            lse = top + rest;
+            if (c.entropy) entropy = rest - unit.nats(of.moment) / of.total;
+        }
         if (c.sinks) {
             const double sink = c.sinks[row.head], high = lse > sink ? lse : sink;
             const double both = high == -INF ? -INF : high + std::log(std::exp(lse - high) + std::exp(sink - high));
-            share *= lse == -INF ? 0 : float(std::exp(lse - both));
-            lse = float(both);
+            const double keys = lse == -INF ? 0 : std::exp(lse - both), rest = sink == -INF ? 0 : std::exp(sink - both);
+            share *= float(keys);
+            entropy = (keys == 0 ? 0 : keys * (entropy + both - lse)) + (rest == 0 ? 0 : rest * (both - sink));
+            lse = both;
         }
         const int64_t at = row_number(c, b, row);
-        if (c.lse) c.lse[at] = lse;
+        if (c.lse) c.lse[at] = float(lse);
+        if (c.top) c.top[at] = float(top);
+        if (c.entropy) c.entropy[at] = float(entropy);
         if (c.norms) {
-            c.norms[2 * at] = shift == -INF ? 0 : shift;
+            c.norms[2 * at] = of.shift == -INF ? 0 : of.shift;
             c.norms[2 * at + 1] = share;
         }
         const float factor = share * c.keep_scale;
@@ -84,25 +95,33 @@ struct Forward {
         if (c.exact_out) write_row(out, factor, c.value_features, exact_out_row(c, b, row));
     }
 
+    Softmax softmax_at(const float* partial) const {
+        Softmax x;
+        std::memcpy(&x, partial + value_columns, sizeof x);
+        return x;
+    }
+
     void merge() const {
         const ScoreUnit unit = ScoreUnit::of(c);
         for (int64_t pair = 0; pair < pairs; ++pair)
             for (int64_t r = 0; r < rows; ++r) {
                 float* sum = partial_at(pair, 0, r);
-                float *top = sum + value_columns, *total = top + 1;
+                Softmax all = softmax_at(sum);
                 for (int64_t chunk = 1; chunk < c.chunks; ++chunk) {
                     const float* more = partial_at(pair, chunk, r);
-                    const float their_top = more[value_columns];
-                    if (their_top == -INF) continue;
-                    const float high = *top > their_top ? *top : their_top;
-                    const float mine = unit.power(*top - high), theirs = unit.power(their_top - high);
+                    const Softmax part = softmax_at(more);
+                    if (part.shift == -INF) continue;
+                    const float high = all.shift > part.shift ? all.shift : part.shift;
+                    const float mine = unit.power(all.shift - high), theirs = unit.power(part.shift - high);
                     for (int64_t n = 0; n < value_columns; n += W)
                         store(sum + n, load(sum + n) * mine + load(more + n) * theirs);
-                    *total = *total * mine + more[value_columns + 1] * theirs;
-                    *top = high;
+                    const auto moment = [high](const Softmax& x) {
+                        return x.moment + x.total * (x.shift - high > LEAST ? x.shift - high : LEAST);
+                    };
+                    all = {high, all.total * mine + part.total * theirs, moment(all) * mine + moment(part) * theirs};
                 }
                 const int64_t head = pair % c.kv_heads * c.group + r / c.q_len;
-                write(pair / c.kv_heads, make_row(c, pair / c.kv_heads, head, r % c.q_len), sum, *top, *total);
+                write(pair / c.kv_heads, make_row(c, pair / c.kv_heads, head, r % c.q_len), sum, all);
             }
     }
 
@@ -121,11 +140,13 @@ struct Forward {
             const int64_t n = f.task_rows, depth = f.shape.depth;
             state.row = row_memory.get<Row>(n);
             const int64_t packed_keys = f.packs_once ? 0 : f.shape.size(), plain = f.direct ? f.rows * c.features : 0;
-            float* at = memory.get<float>(n * (depth + f.value_columns + W + 1) + 2 * W + 2 * GROUP_ROWS * KEYS + packed_keys + plain);
+            const int64_t moments = c.entropy ? n * W : 0;
+            float* at = memory.get<float>(n * (depth + f.value_columns + W + 1) + moments + 2 * W + 2 * GROUP_ROWS * KEYS + packed_keys + plain);
             if (!state.row || !at) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
             state.out = take(n * f.value_columns);
             state.total = take(n * W);
+            state.moment = moments ? take(moments) : nullptr;
             state.scores = take(GROUP_ROWS * KEYS);
             state.weights = std::is_same_v<Unit, float> ? (Unit*)state.scores : (Unit*)take(GROUP_ROWS * KEYS);
             key_block = (Unit*)take(packed_keys);
@@ -168,14 +189,14 @@ struct Forward {
                 }
             }
             for (int r = 0; r < count; ++r) {
-                const float sum = sum_across(load(state.total + r * W));
+                const Softmax softmax = state.softmax(r);
+                const float* const sum = state.out + r * f.value_columns;
                 if (c.chunks == 1) {
-                    f.write(b, state.row[r], state.out + r * f.value_columns, state.shift[r], sum);
+                    f.write(b, state.row[r], sum, softmax);
                 } else {
                     float* part = f.partial_at(pair, chunk, first_row + r);
-                    std::memcpy(part, state.out + r * f.value_columns, f.value_columns * sizeof(float));
-                    part[f.value_columns] = state.shift[r];
-                    part[f.value_columns + 1] = sum;
+                    std::memcpy(part, sum, f.value_columns * sizeof(float));
+                    std::memcpy(part + f.value_columns, &softmax, sizeof softmax);
                 }
             }
             return true;
@@ -190,6 +211,7 @@ struct Forward {
                 for (int r = 0; r < count; ++r) read_row(query(r), c.features, query_rows + r * c.features);
             std::memset(state.out, 0, count * f.value_columns * sizeof(float));
             std::memset(state.total, 0, count * W * sizeof(float));
+            if (state.moment) std::memset(state.moment, 0, count * W * sizeof(float));
             for (int r = 0; r < count; ++r) state.shift[r] = -INF;
         }
     };

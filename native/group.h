@@ -6,6 +6,15 @@ namespace regard {
 
 constexpr int GROUP_ROWS = STRIPS * ROWS;
 
+// What a row's softmax comes down to: the greatest score, in their unit, and sums over all keys j of the weights
+// w_j = e^(s_j - shift) and, where the entropy is wanted, of w_j (s_j - shift).
+struct Softmax {
+    float shift, total, moment;
+};
+
+// Below, a weight is 0, and so is its product with whatever is finite.
+constexpr float LEAST = -256;
+
 // What a task keeps of its rows from one block of keys to the next, and its scratch memory.
 template <class Unit>
 struct State {
@@ -16,7 +25,8 @@ struct State {
     Unit *queries = nullptr, *weights = nullptr;
     float* scores = nullptr;  // GROUP_ROWS lines of KEYS; of float units the weights take their place
     float *out = nullptr, *total = nullptr;
-    float* shift = nullptr;  // the greatest score so far; W beyond the last
+    float* moment = nullptr;  // as total, lane by lane; null: no entropy is wanted
+    float* shift = nullptr;   // the greatest score so far; W beyond the last
 
     State(const RegardCall& call, ScoreUnit unit, int64_t depth, int64_t value_columns)
         : c(call), unit(unit), depth(depth), value_columns(value_columns) {}
@@ -24,8 +34,13 @@ struct State {
     // The same rows, with weights of 32 bits.
     State<float> as_floats() const {
         State<float> same(c, unit, depth, value_columns);
-        same.b = b, same.row = row, same.scores = same.weights = scores, same.out = out, same.total = total, same.shift = shift;
+        same.b = b, same.row = row, same.scores = same.weights = scores;
+        same.out = out, same.total = total, same.moment = moment, same.shift = shift;
         return same;
+    }
+
+    Softmax softmax(int r) const {
+        return {shift[r], sum_across(load(total + r * W)), moment ? sum_across(load(moment + r * W)) : 0};
     }
 };
 
@@ -87,10 +102,12 @@ struct Group {
         std::memcpy(shift, &after, height[s] * sizeof(float));
         const vf fall = before - (after == -INF ? vf{} : after);
         store(rescale + first, w.unit.log2 ? power<true>(fall) : power<false>(fall));
-        for (int n = first; n < last; ++n) {
-            float* sums = w.total + (row + n) * W;
-            store(sums, load(sums) * rescale[n] + (w.unit.log2 ? weigh_row<true>(n, seen) : weigh_row<false>(n, seen)));
-        }
+        if (w.moment)
+            for (int n = first; n < last; ++n) {
+                const float fallen = fall[n - first] > LEAST ? fall[n - first] : LEAST;
+                store(w.moment + (row + n) * W, (load(w.moment + (row + n) * W) + load(w.total + (row + n) * W) * fallen) * rescale[n]);
+            }
+        w.unit.log2 ? weigh_rows<true>(first, last, seen) : weigh_rows<false>(first, last, seen);
     }
 
     // The greatest of a line, lane by lane; in four chains, for one would wait for itself.
@@ -105,25 +122,34 @@ struct Group {
     }
 
     template <bool LOG2>
-    vf weigh_row(int n, Span seen) {
-        return c.dropout ? weigh_row<LOG2, true>(n, seen) : weigh_row<LOG2, false>(n, seen);
+    void weigh_rows(int first, int last, Span seen) {
+        for (int n = first; n < last; ++n) {
+            if (w.moment)
+                c.dropout ? weigh_row<LOG2, true, true>(n, seen) : weigh_row<LOG2, false, true>(n, seen);
+            else
+                c.dropout ? weigh_row<LOG2, true, false>(n, seen) : weigh_row<LOG2, false, false>(n, seen);
+        }
     }
 
-    template <bool LOG2, bool DROPOUT>
-    vf weigh_row(int n, Span seen) {
+    template <bool LOG2, bool DROPOUT, bool ENTROPY>
+    void weigh_row(int n, Span seen) {
         const float* const scores = w.scores + n * KEYS;
         Unit* const weights = w.weights;
         // The shift of a row that sees nothing yet is -inf, and -inf - -inf would be NaN.
         const float shift = w.shift[row + n] == -INF ? 0.0f : w.shift[row + n];
         const uint32_t dropout = w.row[row + n].dropout, drop_below = c.drop_below;
-        vf sum = {};
+        vf total = {}, moment = {};
         for (int at = seen.first; at < seen.last; at += W) {
-            vf p = power<LOG2>(load(scores + at) - shift);
-            sum += p;
+            const vf fall = load(scores + at) - shift;
+            vf p = power<LOG2>(fall);
+            total += p;
+            if constexpr (ENTROPY) moment += p * max(fall, splat(LEAST));
             if constexpr (DROPOUT) p = kept(dropout, drop_below, start + at) ? p : vf{};
             put(weights, n * KEYS + at, p);
         }
-        return sum;
+        float* const totals = w.total + (row + n) * W;
+        store(totals, load(totals) * rescale[n] + total);
+        if constexpr (ENTROPY) store(w.moment + (row + n) * W, load(w.moment + (row + n) * W) + moment);
     }
 
     // out = rescale * out + weights * values

@@ -30,7 +30,7 @@ def test_everything_in_the_callers_shape(seed: int, backend: str) -> None:
     torch.manual_seed(seed)
     out = rg.attention(**inputs)
     torch.manual_seed(seed)
-    looked = rg.inspect(**inputs, stats=("entropy", "max_logit"))
+    looked = rg.inspect(**inputs, stats=("entropy", "max_logit", "max"))
     rows = out.shape[:-1]
     assert torch.equal(looked.out, out)
     assert looked.lse.shape == looked.weights.shape[:-1] == looked.stats["entropy"].shape == rows
@@ -48,9 +48,9 @@ def test_entropy_of_the_pass_is_differentiable(qkv: tuple[Tensor, Tensor, Tensor
     sinks = torch.tensor([0.5, -1.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True)
 
     def entropy(q: Tensor, k: Tensor, sinks: Tensor) -> Tensor:
-        return rg.inspect(q, k, v, mask=rg.SlidingWindow(2), sinks=sinks, stats=["entropy"], backend=backend).stats[
-            "entropy"
-        ]
+        looked = rg.inspect(q, k, v, mask=rg.SlidingWindow(2), sinks=sinks, stats=["entropy"], backend=backend)
+        found: Tensor = looked.stats["entropy"]
+        return found
 
     assert torch.autograd.gradcheck(entropy, (q, k, sinks))
 
@@ -107,14 +107,64 @@ def test_an_inspection_is_frozen_and_prints_shapes(qkv: tuple[Tensor, Tensor, Te
     )
 
 
+ASKED = (
+    ("topk", 3), "max", ("pool", 3, 4), "received", ("topk", 2), "entropy", ("pool", 3, 4, "max"), ("pool", 7, 2),
+    "max_logit",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, None])
+def test_every_statistic_of_a_training_pass_is_what_its_method_gives(
+    qkv: tuple[Tensor, Tensor, Tensor], backend: str | None
+) -> None:
+    q, k, v = (x.clone().requires_grad_() for x in qkv)
+    looked = rg.inspect(q, k, v, mask=rg.Causal(), sinks=torch.ones(4), stats=ASKED, backend=backend)
+    assert tuple(looked.stats) == ASKED
+    assert looked.stats["entropy"].requires_grad
+    (looked.out.sum() + looked.stats["entropy"].sum()).backward()
+    assert q.grad is not None
+    for asked, found in looked.stats.items():
+        name, *arguments = (asked,) if isinstance(asked, str) else asked
+        expected = getattr(looked.weights, name)(*arguments)
+        if name == "topk":
+            assert torch.equal(found.indices, expected.indices)
+            found, expected = found.values, expected.values
+        assert name == "entropy" or backend == "reference" or not found.requires_grad
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_statistics_of_one_pass_over_the_weights(qkv: tuple[Tensor, Tensor, Tensor]) -> None:
+    weights = rg.inspect(*qkv, mask=rg.Causal()).weights
+    dense = weights.dense()
+    found = weights.stats(ASKED)
+    assert tuple(found) == ASKED
+    for k in (2, 3):
+        torch.testing.assert_close(found["topk", k].values, dense.topk(k).values)
+    torch.testing.assert_close(found["pool", 7, 2], torch.stack([dense[..., :7].sum(-1), dense[..., 7:].sum(-1)], -1))
+    torch.testing.assert_close(found["received"], dense.sum(2))
+    torch.testing.assert_close(found["max"], dense.amax(-1))
+
+
+def test_an_inspection_prints_the_shapes_of_the_largest_weights(qkv: tuple[Tensor, Tensor, Tensor]) -> None:
+    looked = rg.inspect(*qkv, stats=[("topk", 2), ("topk", 2)])
+    assert repr(looked).endswith("stats={('topk', 2): Top(values=float32 (2, 4, 7, 2))})")
+
+
 @pytest.mark.parametrize(
     ("stats", "match"),
     [
-        (("entropy", "mean"), r"some of 'max_logit', 'entropy': got 'mean'. Everything else is a method of .weights"),
-        ("entropy", "stats takes a sequence of names out of 'max_logit', 'entropy': got 'entropy'"),
-        (None, "stats takes a sequence of names .*: got None"),
+        (("entropy", "mean"), r"stats are some of 'entropy', 'max', .*: got 'mean'. Everything else is a method of"),
+        ("entropy", "stats takes a sequence out of 'entropy', 'max', .*: got 'entropy'"),
+        (None, "stats takes a sequence .*: got None"),
+        ([("topk",)], r"stats are some of .*: got \('topk',\)"),
+        ([("topk", 0)], "k is an int of at least 1: got 0"),
+        ([("pool", 3, 14)], "one bin for each of the 13 cols it pools: got 14"),
+        ([("pool", 3, 4, [])], r"kind is 'mass' or 'max': got \[\]"),
+        (["topk"], r"\(\"topk\", k\).*: got 'topk'"),
     ],
 )
 def test_unknown_stats(qkv: tuple[Tensor, Tensor, Tensor], stats: Any, match: str) -> None:
     with pytest.raises(rg.ArgumentError, match=match):
         rg.inspect(*qkv, stats=stats)
+    with pytest.raises(rg.ArgumentError, match=match):
+        rg.inspect(*qkv).weights.stats(stats)

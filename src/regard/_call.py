@@ -36,7 +36,7 @@ class Call:
         frame: sizes and positions.
         lead: the leading dims that ``out`` goes back to; None when the operands had 2 dims.
         wants_lse: whether the caller needs ``lse``; a backend that cannot give it refuses then.
-        stats: names of row statistics that the same pass should give: ``"max_logit"``, ``"entropy"``.
+        stats: names of row statistics that the same pass should give, out of `regard.backends.base.STATS`.
     """
 
     q: Tensor

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from regard._call import make_call
 from regard._dispatch import choose
-from regard._errors import ArgumentError, describe
+from regard._errors import describe
 from regard.backends.base import STATS
 from regard.masks import Mask
 from regard.scores import ScoreModification
 from regard.weights import AttentionWeights
+from regard.weights.named import Statistic, checked
+from regard.weights.topk import Top
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,16 +28,16 @@ class Inspection:
         lse: ``(…, H, Lq)``, the natural log of each row's sum of exponentials, after score changes, mask and sinks;
             float32 (float64 for float64 inputs), differentiable; ``-inf`` for a row that sees nothing.
         weights: the attention weights, computed when they are read.
-        stats: the statistics asked for: ``max_logit (…, H)``, ``entropy (…, H, Lq)``.
+        stats: the statistics asked for, each under what it was asked for by.
     """
 
     out: Tensor
     lse: Tensor
     weights: AttentionWeights
-    stats: dict[str, Tensor]
+    stats: dict[Statistic, Any]
 
     def __repr__(self) -> str:
-        stats = ", ".join(f"{name!r}: {describe(x)}" for name, x in self.stats.items())
+        stats = ", ".join(f"{name!r}: {_described(x)}" for name, x in self.stats.items())
         tensors = f"out={describe(self.out)}, lse={describe(self.lse)}"
         return f"Inspection({tensors}, weights={self.weights!r}, stats={{{stats}}})"
 
@@ -52,7 +55,7 @@ def inspect(
     q_positions: Tensor | None = None,
     k_positions: Tensor | None = None,
     backend: str | None = None,
-    stats: Sequence[str] = (),
+    stats: Sequence[Statistic] = (),
 ) -> Inspection:
     """`regard.attention` that also gives ``lse``, lazy weights and row statistics, at the memory of attention.
 
@@ -70,22 +73,24 @@ def inspect(
         q_positions: int64 ``(Lq,)`` or ``(B, Lq)``.
         k_positions: int64 ``(Lk,)`` or ``(B, Lk)``.
         backend: name of a backend; default: the best that can do the call.
-        stats: statistics to compute together with ``out``: ``"max_logit"``, the largest visible score of each
-            head, and ``"entropy"``, ``-Σ w log w`` of each row in nats with the sink as one more outcome; the entropy
-            is differentiable.
+        stats: statistics to compute together with ``out``, in any order. In the same pass over the keys:
+            ``"max_logit" (…, H)``, the largest visible score of each head; ``"max" (…, H, Lq)``, the largest weight
+            of each row; ``"entropy" (…, H, Lq)``, ``-Σ w log w`` of each row in nats with the sink as one more
+            outcome, differentiable. In one more pass, for they need ``lse`` first, and without a gradient:
+            ``"received" (…, H, Lk)``, ``("topk", k)``, ``("pool", rows, cols)`` and ``("pool", rows, cols, "max")``,
+            which are what `AttentionWeights.received`, `topk` and `pool` give.
 
     Returns:
         An `Inspection` with ``out``, ``lse``, ``weights`` and ``stats``.
 
     Raises:
-        ArgumentError: an unknown statistic, and whatever `regard.attention` raises.
+        ArgumentError: an unknown statistic or arguments that it does not take, and whatever `regard.attention` raises.
 
     >>> q, k, v = torch.randn(3, 1, 4, 10, 8).unbind()
     >>> seen = inspect(q, k, v, mask=Causal(), stats=("entropy",))
     >>> seen.weights[0, 2, 5].shape, seen.stats["entropy"].shape
     (torch.Size([10]), torch.Size([1, 4, 10]))
     """
-    _check_stats(stats)
     call = make_call(
         q,
         k,
@@ -97,26 +102,22 @@ def inspect(
         sinks=sinks,
         q_positions=q_positions,
         k_positions=k_positions,
-    ).with_(wants_lse=True, stats=tuple(stats))
+    )
+    asked = checked(call, stats)
+    call = call.with_(wants_lse=True, stats=tuple(name for name in asked if name in STATS))
     chosen = choose(call, backend)
     call = call.seeded()
     result = chosen.run(call)
     assert result.lse is not None
+    weights = AttentionWeights(call, result.lse, backend=backend)
+    later = [name for name in asked if name not in STATS]
+    found: dict[Statistic, Any] = {name: call.restore(x) for name, x in result.stats.items()}
+    if later:
+        found.update(weights.stats(later))
     return Inspection(
-        call.restore(result.out),
-        call.restore(result.lse),
-        AttentionWeights(call, result.lse, backend=backend),
-        {name: call.restore(x) for name, x in result.stats.items()},
+        call.restore(result.out), call.restore(result.lse), weights, {name: found[name] for name in asked}
     )
 
 
-def _check_stats(stats: object) -> None:
-    known = ", ".join(repr(name) for name in STATS)
-    if isinstance(stats, str) or not isinstance(stats, Sequence):
-        raise ArgumentError(f"stats takes a sequence of names out of {known}: got {describe(stats)}.")
-    unknown = [name for name in stats if name not in STATS]
-    if unknown:
-        raise ArgumentError(
-            f"stats come out of the same pass as the output and are some of {known}: got "
-            f"{', '.join(map(repr, unknown))}. Everything else is a method of .weights, such as .weights.received()."
-        )
+def _described(found: Tensor | Top) -> str:
+    return describe(found) if isinstance(found, Tensor) else f"Top(values={describe(found.values)})"

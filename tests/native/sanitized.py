@@ -63,7 +63,8 @@ def run(seed: int) -> bool:
     with torch.no_grad():
         q, k, v = case.operands.values()
         torch.manual_seed(seed)
-        rg.inspect(q, k, v, **case.arguments, backend="native").weights.stats()
+        stats = ("entropy", "max", "max_logit", ("topk", 3))
+        rg.inspect(q, k, v, **case.arguments, stats=stats, backend="native").weights.stats()
     return True
 
 

@@ -1,4 +1,4 @@
-"""The entropy of the rows and its gradient by the compiled kernels, against the definition in float64."""
+"""The statistics of the rows by the kernels' forward pass, and the entropy's gradient, against the definition."""
 
 from __future__ import annotations
 
@@ -53,14 +53,46 @@ def test_gradient_of_entropy_out_and_lse_together(
     for_entropy, for_out = torch.randn(2, 4, 130), torch.randn(2, 4, 130, 16)
 
     def found(backend: str) -> list[Tensor]:
-        seen = rg.inspect(*ops, stats=("max_logit", "entropy"), backend=backend, **case)
+        seen = rg.inspect(*ops, stats=("max_logit", "entropy", "max"), backend=backend, **case)
         loss = (seen.stats["entropy"] * for_entropy).sum() + (seen.out * for_out).sum()
         loss = loss + torch.where(seen.lse == -torch.inf, 0, seen.lse).sum()
-        assert backend == "reference" or not seen.stats["max_logit"].requires_grad
-        return [seen.stats["max_logit"].detach(), seen.stats["entropy"], *torch.autograd.grad(loss, ops + leaves)]
+        rows = [seen.stats[name] for name in ("max_logit", "max")]
+        assert backend == "reference" or not any(x.requires_grad for x in rows)
+        return [*(x.detach() for x in rows), seen.stats["entropy"], *torch.autograd.grad(loss, ops + leaves)]
 
     for ours, right in zip(found("native"), found("reference"), strict=True):
         torch.testing.assert_close(ours, right, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("queries", [1, 3, 20, 500])
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("name", ["full", "far apart", "bits", "softcap", "sinks", "little"])
+def test_statistics_of_few_rows_and_many_keys(
+    variant: str, name: str, threads: int, queries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "threads", lambda: threads)
+    monkeypatch.setattr(library, "parallel", lambda: 0)
+    q, k, v = (torch.randn(1, heads, length, 16) for heads, length in ((4, queries), (1, 1999), (1, 1999)))
+    cases: dict[str, dict[str, Any]] = {
+        **CASES,
+        "far apart": {"mask": rg.Prefix(20) | rg.SlidingWindow(600)},
+        "little": {"mask": rg.Prefix(700) & ~rg.Prefix(690), "sinks": torch.tensor([-torch.inf, 90.0, -90.0, 0.0])},
+    }
+    wanted = ("max", "entropy", "max_logit")
+    ours = rg.inspect(q, k, v, stats=wanted, backend="native", **cases[name]).stats
+    right = rg.inspect(q, k, v, stats=wanted, backend="reference", **cases[name]).stats
+    assert tuple(ours) == wanted
+    for stat in wanted:
+        torch.testing.assert_close(ours[stat], right[stat], rtol=2e-5, atol=2e-6)
+
+
+def test_entropy_of_scores_that_keep_rising(variant: str) -> None:
+    k = torch.arange(1200.0)[:, None] / 64
+    q = torch.tensor([[0.0], [1e-3], [0.1], [1.0], [-1.0], [30.0], [-30.0]])
+    ours = rg.inspect(q, k, k, scale=1.0, stats=("entropy", "max"), backend="native").stats
+    right = rg.inspect(q.double(), k.double(), k.double(), scale=1.0, stats=("entropy", "max")).stats
+    for stat, found in ours.items():
+        torch.testing.assert_close(found.double(), right[stat], rtol=1e-5, atol=1e-6)
 
 
 def test_gradient_of_entropy_alone_and_not_of_the_values(variant: str) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 from regard._call import DTYPES, Call
 from regard.masks import Everything
 
-STATS = ("max_logit", "entropy")
-"""Statistics that a backend may compute in the same pass as the output."""
+STATS = ("max_logit", "max", "entropy")
+"""Statistics of rows that a backend may compute in the same pass as the output; the entropy is differentiable."""
 
 Runner = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -25,7 +25,7 @@ class Result(NamedTuple):
     Attributes:
         out: ``(B, H, Lq, Dv)`` in the dtype of q.
         lse: ``(B, H, Lq)``, natural log, in the accumulation dtype; None where the call did not want it.
-        stats: the statistics that the call asked for: ``max_logit (B, H)``, ``entropy (B, H, Lq)``.
+        stats: the statistics that the call asked for: ``max_logit (B, H)``, ``max`` and ``entropy (B, H, Lq)``.
     """
 
     out: Tensor

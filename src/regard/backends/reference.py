@@ -126,4 +126,8 @@ def _max_logit(s: Tensor, w: Tensor, lse: Tensor, sinks: Tensor | None) -> Tenso
     return s.amax((-2, -1))
 
 
-_STATS = {"entropy": _entropy, "max_logit": _max_logit}
+def _max(s: Tensor, w: Tensor, lse: Tensor, sinks: Tensor | None) -> Tensor:
+    return w.amax(-1) if w.shape[-1] else w.new_zeros(w.shape[:-1])
+
+
+_STATS = {"entropy": _entropy, "max_logit": _max_logit, "max": _max}

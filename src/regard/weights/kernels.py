@@ -23,35 +23,45 @@ def gathered(call: Call, lse: Tensor, reductions: Sequence[Reduction]) -> bool:
         lse: ``(B, H, Lq)``, 0 for rows that see nothing.
         reductions: fresh ones, over all rows.
     """
-    wanted = _wanted(reductions)
-    if wanted is None or not backend("native").gather(call, lse, wanted):
-        return False
+    passes: list[dict[str, Any]] = []
     for reduction in reductions:
-        # Two that ask for the same numbers have a place each.
-        if isinstance(reduction, Max) and wanted.top is not None and reduction.top is not wanted.top:
-            reduction.top.copy_(wanted.top)
+        places = _places(reduction)
+        if places is None:
+            return False
+        shared = (wanted for wanted in passes if _fit(wanted, places))
+        free = next(shared, None)
+        if free is None:
+            passes.append(free := {})
+        # Two that ask for the greatest scores have a place each.
+        free.update({name: x for name, x in places.items() if name not in free})
+    kernels = backend("native")
+    if not all(kernels.gather(call, lse, Gathered(**wanted)) for wanted in passes):
+        return False
+    tops = [reduction.top for reduction in reductions if isinstance(reduction, Max)]
+    for top in tops[1:]:
+        top.copy_(tops[0])
     return True
 
 
-def _wanted(reductions: Sequence[Reduction]) -> Gathered | None:
-    """What the kernels have to fill, or None if one of the reductions is not theirs."""
-    known: dict[str, Any] = {}
-    for reduction in reductions:
-        match reduction:
-            case Entropy():
-                known["entropy"] = reduction.sum
-            case Max():
-                known["top"] = reduction.top
-            case Received():
-                known["received"] = reduction.sum
-            case MassPool():
-                known["mass"] = reduction.map
-            case MaxPool():
-                known["peak"] = reduction.map
-            case TopK():
-                known["best"] = (reduction.scores, reduction.columns)
-            case _:
-                return None
-    if "mass" in known and "peak" in known and known["mass"].shape != known["peak"].shape:
-        return None
-    return Gathered(**known)
+def _places(reduction: Reduction) -> dict[str, Any] | None:
+    """What the kernels have to fill for one reduction, or None if it is not theirs."""
+    match reduction:
+        case Entropy():
+            return {"entropy": reduction.sum}
+        case Max():
+            return {"top": reduction.top}
+        case Received():
+            return {"received": reduction.sum}
+        case MassPool():
+            return {"mass": reduction.map}
+        case MaxPool():
+            return {"peak": reduction.map}
+        case TopK():
+            return {"best": (reduction.scores, reduction.columns)}
+    return None
+
+
+def _fit(wanted: dict[str, Any], more: dict[str, Any]) -> bool:
+    """Whether one pass can fill both: it has one place of each name, and maps of one size."""
+    maps = {x.shape for name, x in (*wanted.items(), *more.items()) if name in ("mass", "peak")}
+    return len(maps) <= 1 and all(name not in wanted or name == "top" for name in more)

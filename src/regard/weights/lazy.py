@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -16,21 +16,12 @@ from regard._errors import ArgumentError, KindError, ShapeError, describe
 from regard.masks import Mask
 from regard.weights.index import resolve
 from regard.weights.kernels import gathered
+from regard.weights.named import Statistic, checked, checked_one, reduction
 from regard.weights.not_a_tensor import NotATensor
 from regard.weights.part import Selection, finite, part
-from regard.weights.reductions import (
-    Entropy,
-    MassPool,
-    Max,
-    MaxLogit,
-    MaxPool,
-    Offset,
-    Received,
-    Segments,
-    Within,
-)
+from regard.weights.reductions import Entropy, Max, MaxLogit, Offset, Received, Segments, Within
 from regard.weights.stream import Reduction, stream
-from regard.weights.topk import TopK
+from regard.weights.topk import Top, TopK
 from regard.weights.versions import Versions
 from regard.weights.whole import HeadMean, Whole, is_plain, plain_head_mean
 
@@ -39,18 +30,6 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 64 * 2**20
 """Above this many bytes, a dense tensor of weights has to be asked for explicitly."""
-
-
-class Top(NamedTuple):
-    """The largest weights of each row.
-
-    Attributes:
-        values: ``(…, H, Lq, k)``, largest first; 0 where a row has fewer visible keys.
-        indices: int64 ``(…, H, Lq, k)``, their columns; -1 where a row has fewer visible keys.
-    """
-
-    values: Tensor
-    indices: Tensor
 
 
 class AttentionWeights(NotATensor):
@@ -248,9 +227,8 @@ class AttentionWeights(NotATensor):
         Raises:
             ArgumentError: ``k`` is no positive int.
         """
-        top = TopK(self._call, _count("k", k))
-        values = self._streamed(top)
-        return Top(values, self._call.restore(top.columns))
+        top: Top = self._named(checked_one(self._call, ("topk", k)))
+        return top
 
     def diagonal(self, offset: int = 0) -> Tensor:
         """The weight that each query gives to the key ``offset`` positions before it, ``(…, H, Lq)``.
@@ -297,24 +275,27 @@ class AttentionWeights(NotATensor):
         Raises:
             ArgumentError: fewer than 1 bin, more bins than rows or columns, another kind.
         """
-        q_len, k_len = self._call.q.shape[2], self._call.k.shape[2]
-        for name, bins, size in (("rows", rows, q_len), ("cols", cols, k_len)):
-            if _count(name, bins) > size:
-                raise ArgumentError(f"a map has at most one bin for each of the {size} {name} it pools: got {bins}.")
-        kinds = {"mass": MassPool, "max": MaxPool}
-        if kind not in kinds:
-            raise ArgumentError(f"kind is 'mass' or 'max': got {describe(kind)}.")
-        return self._streamed(kinds[kind](self._call, rows, cols))
+        mass: Tensor = self._named(checked_one(self._call, ("pool", rows, cols, kind)))
+        return mass
 
-    def stats(self) -> dict[str, Tensor]:
-        """`entropy`, `max`, `max_logit` and `received` of all queries, under these names, in one pass; no gradients."""
-        made: dict[str, Reduction] = {
-            "entropy": Entropy(self._call),
-            "max": Max(self._call),
-            "max_logit": MaxLogit(self._call),
-            "received": Received(self._call),
-        }
-        return dict(zip(made, self._pass(list(made.values())), strict=True))
+    def stats(self, asked: Sequence[Statistic] = ("entropy", "max", "max_logit", "received")) -> dict[Statistic, Any]:
+        """Several statistics in one pass, each under what it was asked for by; no gradients.
+
+        ``"entropy"``, ``"max"``, ``"max_logit"``, ``"received"``, ``("topk", k)``, ``("pool", rows, cols)`` and
+        ``("pool", rows, cols, "max")`` give what the methods of these names give.
+
+        Raises:
+            ArgumentError: an unknown statistic, or arguments that its method would not take.
+        """
+        names = checked(self._call, asked)
+        made = [reduction(self._call, name) for name in names]
+        return dict(zip(names, map(self._found, made, self._pass(made)), strict=True))
+
+    def _named(self, name: Statistic) -> Any:
+        return self.stats((name,))[name]
+
+    def _found(self, made: Reduction, value: Tensor) -> Tensor | Top:
+        return Top(value, self._call.restore(made.columns)) if isinstance(made, TopK) else value
 
     def _streamed(self, reduction: Reduction, *, rows: range | None = None, within: Mask | None = None) -> Tensor:
         return self._pass([reduction], rows=rows, within=within)[0]
@@ -335,12 +316,6 @@ class AttentionWeights(NotATensor):
     def _no_autocast(self) -> AbstractContextManager[object]:
         """The operands were cast when attention ran; whoever reads the weights under autocast must not cast again."""
         return without_autocast(self.device)
-
-
-def _count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ArgumentError(f"{name} is an int of at least 1: got {describe(value)}.")
-    return value
 
 
 def _quantity(amount: float, unit: str) -> str:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from regard._call import Call
 from regard.weights.stream import Reduction, Tile
+
+
+class Top(NamedTuple):
+    """The largest weights of each row.
+
+    Attributes:
+        values: ``(…, H, Lq, k)``, largest first; 0 where a row has fewer visible keys.
+        indices: int64 ``(…, H, Lq, k)``, their columns; -1 where a row has fewer visible keys.
+    """
+
+    values: Tensor
+    indices: Tensor
 
 
 class TopK(Reduction):

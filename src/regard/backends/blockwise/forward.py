@@ -29,12 +29,14 @@ class RowStats:
         lse: ``(B, H, Lq)``; ``-inf`` for a row that sees nothing.
         entropy: ``(B, H, Lq)`` in nats, or None if not asked for.
         max_logit: ``(B, H)``, or None if not asked for.
+        max: ``(B, H, Lq)``, the greatest weight, or None if not asked for.
     """
 
     out: Tensor
     lse: Tensor
     entropy: Tensor | None
-    max_logit: Tensor | None
+    max_logit: Tensor | None = None
+    max: Tensor | None = None
 
 
 def forward(call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
@@ -45,6 +47,7 @@ def forward(call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
     lse = torch.full((batch, heads, q_len), -torch.inf, dtype=dtype, device=q.device)
     entropy = torch.zeros_like(lse) if "entropy" in call.stats else None
     max_logit = lse.new_full((batch, heads, q_len), -torch.inf) if "max_logit" in call.stats else None
+    most = torch.zeros_like(lse) if "max" in call.stats else None
     if call.sinks is not None:
         lse.copy_(call.sinks.to(dtype)[:, None].expand_as(lse))
     q, k, v = prepared(call, q, k, v)
@@ -56,9 +59,11 @@ def forward(call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
             step.store(entropy, rows.entropy)
         if max_logit is not None and rows.max_logit is not None:
             step.store(max_logit, rows.max_logit)
+        if most is not None and rows.max is not None:
+            step.store(most, rows.max)
     if max_logit is not None:
         max_logit = max_logit.amax(-1) if q_len else max_logit.new_full((batch, heads), -torch.inf)
-    return RowStats(out, lse, entropy, max_logit)
+    return RowStats(out, lse, entropy, max_logit, most)
 
 
 def prepared(call: Call, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,7 +103,8 @@ def _rows(step: Step, call: Call, q: Tensor, k: Tensor, v: Tensor) -> RowStats:
     out = so_far.acc / (total * kept)
     lse = torch.where(empty, -torch.inf, _finite(so_far.top) + torch.log(total))
     entropy = (torch.log(total) - so_far.moment / total)[..., 0] if entropic else None
-    return RowStats(out, lse[..., 0], entropy, logit[..., 0])
+    most = torch.where(empty, 0, exp_(logit - _finite(so_far.top)) / total) if "max" in call.stats else None
+    return RowStats(out, lse[..., 0], entropy, logit[..., 0], None if most is None else most[..., 0])
 
 
 class _Softmax(NamedTuple):

@@ -41,10 +41,10 @@ class Blockwise(Backend):
     def _run(self, call: Call) -> Result:
         tensors = call.score_tensors() if torch.is_grad_enabled() else ()
         with without_autocast(call.q.device):
-            out, lse, entropy, max_logit = _Blockwise.apply(  # type: ignore[no-untyped-call]
+            out, lse, *stats = _Blockwise.apply(  # type: ignore[no-untyped-call]
                 call, call.q, call.k, call.v, call.sinks, *tensors
             )
-        given = {"entropy": entropy, "max_logit": max_logit}
+        given = dict(zip(("entropy", "max_logit", "max"), stats, strict=True))
         return Result(out, lse, {name: given[name] for name in call.stats})
 
 
@@ -52,7 +52,7 @@ class _Blockwise(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, call: Call, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *score_tensors: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         q, k, v = visible_only(call, q, k, v)
         rows = forward(call, q, k, v)
         ctx.call = call
@@ -63,13 +63,12 @@ class _Blockwise(torch.autograd.Function):
         counted = (t for t in reread if t is not None and not t.is_inference())
         ctx.save_for_backward(q, k, v, rows.out, rows.lse, rows.entropy, *counted)
         ctx.set_materialize_grads(False)
-        if rows.max_logit is not None:
-            ctx.mark_non_differentiable(rows.max_logit)
-        return rows.out.to(call.q.dtype), rows.lse, rows.entropy, rows.max_logit
+        ctx.mark_non_differentiable(*(x for x in (rows.max_logit, rows.max) if x is not None))
+        return rows.out.to(call.q.dtype), rows.lse, rows.entropy, rows.max_logit, rows.max
 
     @staticmethod
     def backward(
-        ctx: Any, g_out: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, g_max: Tensor | None
+        ctx: Any, g_out: Tensor | None, g_lse: Tensor | None, g_entropy: Tensor | None, *_: Tensor | None
     ) -> tuple[Tensor | None, ...]:
         refuse_several(g_out, g_lse, g_entropy)
         call: Call = ctx.call
@@ -83,7 +82,7 @@ class _Blockwise(torch.autograd.Function):
                 torch.where(empty[..., None], 0, g),
                 *(None if x is None else torch.where(empty, 0, x) for x in (g_lse, g_entropy)),
             )
-            own = backward(call, q, k, v, RowStats(out, lse, entropy, None), given)
+            own = backward(call, q, k, v, RowStats(out, lse, entropy), given)
         grads: list[Tensor | None] = [own.q.to(q.dtype), own.k.to(k.dtype), own.v.to(v.dtype)]
         grads += [None if own.sinks is None or call.sinks is None else own.sinks.to(call.sinks.dtype)]
         grads += [

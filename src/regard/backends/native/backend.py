@@ -12,7 +12,7 @@ from regard.backends.native.function import Attention, forward
 from regard.backends.native.plan import Plan
 from regard.backends.native.ready import Ready, ReadyWithGradient
 from regard.backends.native.scores import Added
-from regard.backends.native.statistics import gather, row_statistics
+from regard.backends.native.statistics import gather
 
 
 class Native(Backend):
@@ -96,8 +96,7 @@ def _run(call: Call) -> Result:
         out, lse, *rows = Attention.apply(plan, q, k, v, call.sinks, *tables)  # type: ignore[no-untyped-call]  # torch's
         stats = dict(zip(call.stats, rows, strict=True))
     else:
-        out, lse = forward(plan, q, k, v, call.sinks)
-        stats = row_statistics(plan, q, k, v, call.sinks, lse)
+        out, lse, stats = forward(plan, q, k, v, call.sinks)
     return Result(out.to(call.q.dtype), lse if call.wants_lse else None, stats)
 
 

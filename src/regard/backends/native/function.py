@@ -12,7 +12,7 @@ from regard.backends.native import library, scores
 from regard.backends.native.abi import CallView, TensorView, readable
 from regard.backends.native.plan import Plan, chunks_for, owners_for, run, view_of
 from regard.backends.native.scores import Added
-from regard.backends.native.statistics import row_statistics
+from regard.backends.native.statistics import RowStatistics
 from regard.backends.tile import exp_
 
 _TASK_ROWS = 192
@@ -44,23 +44,26 @@ class Saved(NamedTuple):
 
 def forward(
     plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, out: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """``out (B, H, Lq, Dv)``, in the given room or in `room_for_out`, and ``lse (B, H, Lq)``."""
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """``out (B, H, Lq, Dv)``, in the given room or in `room_for_out`, ``lse (B, H, Lq)``, and the plan's statistics."""
     out, lse, view = prepared(plan, q, k, v, sinks, out)
+    stats = RowStatistics(plan.stats, view, lse)
     run("regard_forward", view)
-    return out, lse
+    return out, lse, stats.read()
 
 
 def forward_and_save(
     plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, out: Tensor | None = None
-) -> tuple[Tensor, Tensor, Saved]:
+) -> tuple[Tensor, Tensor, dict[str, Tensor], Saved]:
     """`forward`, and what `backward` needs."""
     out, lse, view = prepared(plan, q, k, v, sinks, out)
     exact = out if out.dtype == torch.float32 else torch.empty_like(out, dtype=torch.float32)
     norms = lse.new_empty((*lse.shape, 2))
-    view.norms, view.exact_out = norms.data_ptr(), None if exact is out else exact.data_ptr()
+    room = RowStatistics(plan.stats, view, lse, norms)
+    view.exact_out = None if exact is out else exact.data_ptr()
     run("regard_forward", view)
-    return out, lse, Saved(q, k, v, sinks, lse, norms, exact)
+    stats = room.read()
+    return out, lse, stats, Saved(q, k, v, sinks, lse, norms, exact, stats.get("entropy"))
 
 
 def backward(
@@ -119,14 +122,13 @@ class Attention(torch.autograd.Function):
     def forward(
         ctx: Any, plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, *tables: Tensor
     ) -> tuple[Tensor, ...]:
-        out, lse, saved = forward_and_save(plan, q, k, v, sinks)
-        stats = row_statistics(plan, q, k, v, sinks, lse)
+        out, lse, stats, saved = forward_and_save(plan, q, k, v, sinks)
         ctx.plan = plan
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*(stats[name] for name in plan.stats if name == "max_logit"))
+        ctx.mark_non_differentiable(*(stats[name] for name in plan.stats if name != "entropy"))
         # The plan points into the tables; saved here as well, they are checked for changes in place.
-        ctx.save_for_backward(*saved._replace(entropy=stats.get("entropy")), *tables)
-        return out, lse, *(stats[name] for name in plan.stats)
+        ctx.save_for_backward(*saved, *tables)
+        return out, lse, *stats.values()
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None, *grad_stats: Tensor | None) -> Any:

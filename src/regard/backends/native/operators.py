@@ -127,9 +127,9 @@ def _forward(
         # A graph is told one layout of out, whatever that of q is when it runs.
         room = q.new_empty((*q.shape[:3], v.shape[3]))
         if not save:
-            out, lse = forward(plan, q, k, v, sinks, room)
+            out, lse, _ = forward(plan, q, k, v, sinks, room)
             return out, lse, lse.new_empty(0), lse.new_empty(0)
-        out, lse, saved = forward_and_save(plan, q, k, v, sinks, room)
+        out, lse, _, saved = forward_and_save(plan, q, k, v, sinks, room)
     # An operator returns no tensor twice.
     return out, lse, saved.norms, lse.new_empty(0) if saved.exact_out is out else saved.exact_out
 

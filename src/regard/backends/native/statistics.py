@@ -1,4 +1,7 @@
-"""What can be asked of the weights, by the compiled kernels: one pass, nothing of size Lq x Lk held."""
+"""What can be asked of the weights, by the compiled kernels: one pass, nothing of size Lq x Lk held.
+
+Max, max logit and entropy of the rows come out of the forward pass; the rest needs to know lse first.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from torch import Tensor
 from regard._call import Call
 from regard.backends.base import Gathered
 from regard.backends.native import masks, scores
+from regard.backends.native.abi import CallView
 from regard.backends.native.plan import Plan, chunks_for, run, view_of
-from regard.backends.tile import exp_
 
 
 def gather(call: Call, lse: Tensor, wanted: Gathered) -> None:
@@ -21,24 +24,35 @@ def gather(call: Call, lse: Tensor, wanted: Gathered) -> None:
     fill(plan, call.q, call.k, call.v, lse.detach().contiguous(), wanted)
 
 
-def row_statistics(plan: Plan, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor | None, lse: Tensor) -> dict[str, Tensor]:
-    """``entropy (B, H, Lq)`` and ``max_logit (B, H)``, those that the plan wants."""
-    if not plan.stats:
-        return {}
-    lse = torch.where(lse == -torch.inf, 0, lse)
-    entropy = torch.zeros_like(lse) if "entropy" in plan.stats else None
-    top = torch.full_like(lse, -torch.inf) if "max_logit" in plan.stats else None
-    if lse.numel() and k.shape[2]:
-        fill(plan, q, k, v, lse, Gathered(top=top, entropy=entropy))
-    found = {}
-    if entropy is not None:
-        if sinks is not None:
-            surprise = lse - sinks.float()[:, None]
-            entropy += exp_(-surprise) * surprise.clamp(max=torch.finfo(surprise.dtype).max)
-        found["entropy"] = entropy
-    if top is not None:
-        found["max_logit"] = top.amax(-1) if top.shape[-1] else top.new_full(top.shape[:-1], -torch.inf)
-    return found
+class RowStatistics:
+    """Room for the ``wanted`` statistics of the rows, which a forward pass fills.
+
+    Args:
+        wanted: out of `STATS`.
+        view: the struct of the pass; its lse is one of the outputs.
+        lse: ``(B, H, Lq)``.
+        norms: ``(B, H, Lq, 2)``, or None where the pass needs none for itself.
+    """
+
+    def __init__(self, wanted: tuple[str, ...], view: CallView, lse: Tensor, norms: Tensor | None = None) -> None:
+        self._wanted = wanted
+        self._entropy = torch.empty_like(lse) if "entropy" in wanted else None
+        self._top = torch.empty_like(lse) if "max_logit" in wanted else None
+        self._norms = lse.new_empty((*lse.shape, 2)) if "max" in wanted and norms is None else norms
+        for name, x in (("entropy", self._entropy), ("top", self._top), ("norms", self._norms)):
+            setattr(view, name, None if x is None else x.data_ptr())
+
+    def read(self) -> dict[str, Tensor]:
+        """After the pass: ``entropy (B, H, Lq)``, ``max_logit (B, H)``, ``max (B, H, Lq)``."""
+        found = {}
+        if self._entropy is not None:
+            found["entropy"] = self._entropy
+        if (top := self._top) is not None:
+            found["max_logit"] = top.amax(-1) if top.shape[-1] else top.new_full(top.shape[:-1], -torch.inf)
+        if "max" in self._wanted and self._norms is not None:
+            # The weight of the greatest score is its row's factor.
+            found["max"] = self._norms[..., 1].contiguous()
+        return {name: found[name] for name in self._wanted}
 
 
 def fill(plan: Plan, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, wanted: Gathered) -> None:
