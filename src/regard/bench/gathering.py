@@ -9,12 +9,9 @@ from torch import Tensor
 
 from regard._inspect import inspect
 from regard.bench.cases import Attend, Case
-from regard.bench.native import native, native_case
+from regard.bench.native import Make, native, native_case
 from regard.masks import Causal
 from regard.weights import AttentionWeights
-from regard.weights.reductions import Entropy, MassPool, Max, Received
-from regard.weights.stream import Reduction
-from regard.weights.topk import TopK
 
 _SHAPE = (1, 1, 32768, 64)
 _KEPT, _BINS = 8, 256
@@ -22,14 +19,20 @@ _KEPT, _BINS = 8, 256
 
 def ask(weights: AttentionWeights, *, more: bool = False) -> Tensor:
     """Max, entropy and received mass in one pass, with ``more`` also top-k and a pooled map; entropy is returned."""
-    call, bins = weights._call, min(_BINS, weights.shape[-1])
-    wanted: list[Reduction] = [Entropy(call), Max(call), Received(call)]
-    if more:
-        wanted += [TopK(call, _KEPT), MassPool(call, bins, bins)]
-    return weights._pass(wanted)[0]
+    bins = min(_BINS, weights.shape[-1])
+    wanted = ("entropy", "max", "received", *((("topk", _KEPT), ("pool", bins, bins)) if more else ()))
+    entropy: Tensor = weights.stats(wanted)["entropy"]
+    return entropy
 
 
-def _case(name: str, title: str, target: float, *, more: bool) -> Case:
+def _in_pass(device: torch.device) -> Attend:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return inspect(q, k, v, mask=Causal(), stats=("entropy", "max", "max_logit"), backend="native").out
+
+    return attend
+
+
+def _of_weights(*, more: bool) -> Make:
     def mine(device: torch.device) -> Attend:
         # Nothing of the weights is computed before they are asked.
         of: list[tuple[Tensor, AttentionWeights]] = []
@@ -41,6 +44,10 @@ def _case(name: str, title: str, target: float, *, more: bool) -> Case:
 
         return attend
 
+    return mine
+
+
+def _case(name: str, title: str, target: float, mine: Make) -> Case:
     against = "the forward pass of the same call"
     return native_case(
         name, title, Causal(), native(Causal()), target, _SHAPE, mine=mine, against=against, rival="own",
@@ -49,6 +56,12 @@ def _case(name: str, title: str, target: float, *, more: bool) -> Case:
 
 
 GATHERING: Sequence[Case] = (
-    _case("weights", "causal, max, entropy and received mass of lazy weights", 1.0, more=False),
-    _case("weights-more", f"causal, these, the top {_KEPT} and a map of {_BINS} x {_BINS} bins", 1.5, more=True),
+    _case("inspect", "causal, output, entropy, largest weights and largest logit", 1.25, _in_pass),
+    _case("weights", "causal, max, entropy and received mass of lazy weights", 1.0, _of_weights(more=False)),
+    _case(
+        "weights-more",
+        f"causal, these, the top {_KEPT} and a map of {_BINS} x {_BINS} bins",
+        1.5,
+        _of_weights(more=True),
+    ),
 )
