@@ -3,8 +3,9 @@
 //   P = exp(S - lse)     dV += Pᵀ dO      dP = dO Vᵀ      dS = P (dP - delta)      dQ += dS K      dK += dSᵀ Q
 //
 // where delta = sum(dO * out) - dlse a row. A gradient dH of the entropy H = sum(P (lse - S)) adds dH (lse - S - H) to
-// dP - delta. With several chunks, chunk c owns the key blocks c, c + chunks, ...; each has a dQ of its own, and those
-// are added in order at the end.
+// dP - delta. With several chunks, the heads that threads come to last are split: chunk c owns the key blocks c,
+// c + chunks, ...; each has a dQ of its own, and those are added in order at the end. So no thread waits long for another
+// that is slower, or has a head more; and the heads before them, which one owner each has, take no more memory.
 #pragma once
 #include <memory>
 #include <utility>
@@ -19,42 +20,46 @@ struct Backward {
     static constexpr int UNIT = Units<Unit>::depth;
 
     const RegardCall& c;
-    int64_t rows, padded_rows, pairs, key_blocks, depth, value_depth, columns, value_columns;
+    int64_t rows, padded_rows, pairs, whole, key_blocks, depth, value_depth, columns, value_columns;  // pairs: `whole`, then split
     float* grad_q = nullptr;
     struct Packed;
-    const Packed* shared = nullptr;  // of every pair, where several chunks read the same rows
+    const Packed* shared = nullptr;  // of every split pair, for several chunks read the same rows
 
     explicit Backward(const RegardCall& call)
         : c(call),
           rows(call.group * call.q_len),
           padded_rows(round_up(rows, ROWS)),
           pairs(call.batch * call.kv_heads),
+          whole(call.chunks == 1 ? pairs : pairs > call.threads ? (pairs / call.threads - 1) * call.threads : 0),
           key_blocks((call.k_len + BLOCK - 1) / BLOCK),
           depth(units<Unit>(call.features)),
           value_depth(units<Unit>(call.value_features)),
           columns(round_up(call.features, W)),
           value_columns(round_up(call.value_features, W)) {}
 
+    int64_t owners(int64_t pair) const { return pair < whole ? 1 : c.chunks; }
+    // Owners are counted pair by pair.
+    int64_t first_owner(int64_t pair) const { return pair < whole ? pair : whole + (pair - whole) * c.chunks; }
     float* grad_q_at(int64_t pair, int64_t chunk, int64_t r) const {
-        return grad_q + ((pair * c.chunks + chunk) * padded_rows + r) * columns;
+        return grad_q + ((first_owner(pair) + chunk) * padded_rows + r) * columns;
     }
 
     bool run() {
         Scratch memory;
-        grad_q = memory.get<float>(pairs * c.chunks * padded_rows * columns);
+        grad_q = memory.get<float>(first_owner(pairs) * padded_rows * columns);
         if (!grad_q) return false;
         std::unique_ptr<Packed[]> packed;
-        if (c.chunks > 1) {
-            packed.reset(new Packed[pairs]);
+        if (whole < pairs) {
+            packed.reset(new Packed[pairs - whole]);
             struct Packer {
                 const Backward& f;
                 Packed* packed;
-                bool task(int64_t pair) { return packed[pair].allocate(f) && (packed[pair].fill(f, pair), true); }
+                bool task(int64_t n) { return packed[n].allocate(f) && (packed[n].fill(f, f.whole + n), true); }
             };
-            if (!share_out(c, pairs, [&] { return Packer{*this, packed.get()}; })) return false;
+            if (!share_out(c, pairs - whole, [&] { return Packer{*this, packed.get()}; })) return false;
             shared = packed.get();
         }
-        if (!share_out(c, pairs * c.chunks, [&] { return Worker(*this); })) return false;
+        if (!share_out(c, first_owner(pairs), [&] { return Worker(*this); })) return false;
         packed.reset();
         struct Writer {
             const Backward& f;
@@ -62,7 +67,7 @@ struct Backward {
                 const RegardCall& c = f.c;
                 for (int64_t r = 0; r < f.rows; ++r) {
                     float* sum = f.grad_q_at(pair, 0, r);
-                    for (int64_t chunk = 1; chunk < c.chunks; ++chunk) {
+                    for (int64_t chunk = 1; chunk < f.owners(pair); ++chunk) {
                         const float* more = f.grad_q_at(pair, chunk, r);
                         for (int64_t n = 0; n < f.columns; n += W) store(sum + n, load(sum + n) + load(more + n));
                     }
@@ -158,7 +163,7 @@ struct Backward {
             // A short call has few rows, and small memory costs less.
             const int64_t tile = (f.padded_rows < BLOCK ? f.padded_rows : BLOCK) * BLOCK;
             float* at = memory.get<float>(2 * tile + BLOCK * (2 * width + features) + (UNIT > 1 ? 3 * tile / UNIT : 0));
-            if (!at || (!f.shared && !own_rows.allocate(f))) return false;
+            if (!at || (f.whole && !own_rows.allocate(f))) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
             weights = take(tile);
             grads = take(tile);
@@ -179,14 +184,14 @@ struct Backward {
 
         bool task(int64_t n) {
             if (!weights && !allocate()) return false;
-            const int64_t pair = n / c.chunks;
-            chunk = n % c.chunks;
+            const int64_t split = n - f.whole, pair = split < 0 ? n : f.whole + split / c.chunks;
+            chunk = split < 0 ? 0 : split % c.chunks;
             b = pair / c.kv_heads;
             kv_head = pair % c.kv_heads;
-            if (!f.shared) own_rows.fill(f, pair);
-            all = f.shared ? f.shared + pair : &own_rows;
+            if (split < 0) own_rows.fill(f, pair);
+            all = split < 0 ? &own_rows : f.shared + (pair - f.whole);
             std::memset(f.grad_q_at(pair, chunk, 0), 0, f.padded_rows * f.columns * sizeof(float));
-            for (int64_t block = chunk; block < f.key_blocks; block += c.chunks) own(pair, block * BLOCK);
+            for (int64_t block = chunk; block < f.key_blocks; block += f.owners(pair)) own(pair, block * BLOCK);
             return true;
         }
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from tests.native.calls import gradients, hold, operands, run_python
-from torch import Tensor
+from torch import Tensor, nn
 
 import regard as rg
 from regard.backends.native import library
@@ -137,8 +137,29 @@ def test_the_same_bits_every_time(name: str, dtype: torch.dtype, kv_heads: int, 
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_two_threads_give_the_oracle() -> None:
-    hold(*operands(3, 500, 8), "two threads", mask=rg.Causal())
+@pytest.mark.parametrize(("heads", "length"), [(3, 500), (3, 800), (5, 800)], ids=["whole", "split", "whole and split"])
+def test_two_threads_give_the_oracle(heads: int, length: int) -> None:
+    hold(*operands(heads, length, 8), "two threads", mask=rg.Causal())
+
+
+@pytest.mark.parametrize("heads", [3, 5])
+def test_heads_that_threads_split_give_the_gradients_of_one_thread(heads: int) -> None:
+    q, k, v = (x.requires_grad_() for x in operands(2, heads, 800, 8))
+    rows, sinks, by_distance = torch.randn(2, heads, 800, 1), torch.randn(heads), rg.RelativeBias(heads)
+    nn.init.normal_(by_distance.table)
+    learned = (rows.requires_grad_(), sinks.requires_grad_(), by_distance.table)
+    mods = [rg.Bias(rows), rg.Softcap(3.0), by_distance]
+    dout = torch.randn(q.shape)
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            out = rg.attention(q, k, v, mask=rg.Causal(), score_mod=mods, sinks=sinks, backend="native")
+            found.append(torch.autograd.grad(out, (q, k, v, *learned), dout))
+    finally:
+        torch.set_num_threads(1)
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(two, one, rtol=1e-4, atol=1e-5 * one.abs().max().item())
 
 
 @pytest.mark.parametrize("prepared", [False, True])

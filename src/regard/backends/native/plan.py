@@ -14,6 +14,8 @@ from regard.backends.native.masks import KernelMask
 from regard.backends.native.scores import Added
 
 _CHUNK_KEYS = 384
+_SPLIT = 4
+_MANY_TASKS = 16
 _FLAGS = {
     1: "the kernels found no memory for what they pack: free some, or give fewer heads or tokens to a call",
     2: "the compiled kernels belong to another version of regard: install it again",
@@ -70,9 +72,14 @@ def chunks_for(tasks: int, threads: int, k_len: int, *, even: bool = False) -> i
 
 
 def owners_for(tasks: int, threads: int, k_len: int) -> int:
-    """As `chunks_for`, for a backward pass: every part has a dq of its own, so there are as few as keep all busy."""
+    """As `chunks_for`, for a backward pass: every part has a dq of its own, so there are as few as keep all busy.
+
+    Of more heads than threads the kernels split the last ones only, so that no thread waits for a slower one.
+    """
     if 0 < tasks < threads and threads % tasks == 0:
         return max(min(threads // tasks, k_len // _CHUNK_KEYS), 1)
+    if 1 < threads <= tasks < _MANY_TASKS * threads:
+        return max(min(_SPLIT, k_len // _CHUNK_KEYS), 1)
     return chunks_for(tasks, threads, k_len)
 
 
