@@ -15,25 +15,37 @@ struct Forward {
     const RegardCall& c;
     KeyShape<Unit> shape;
     int64_t rows, pairs, task_rows, row_blocks, key_blocks, value_columns;
-    bool packs_once, direct;
+    bool narrow, packs_once, direct;
     Unit* packed = nullptr;    // every key block of every key/value head
     float* partial = nullptr;  // with chunks: a part's unnormalised output and its softmax, a row
 
     explicit Forward(const RegardCall& call)
         : c(call),
-          shape(call, units<Unit>(call.features), round_up(call.value_features, W)),
+          shape{call, units<Unit>(call.features), round_up(call.value_features, W)},
           rows(call.group * call.q_len),
           pairs(call.batch * call.kv_heads),
           key_blocks((call.k_len + KEYS - 1) / KEYS),
           value_columns(round_up(call.value_features, W)) {
         // Few tasks read the same keys where there are few rows, or where each row sees few keys.
-        const bool narrow = call.mask.kind == REGARD_MASK_BAND && call.mask.band_high - call.mask.band_low <= SHORT_ROWS;
+        const int64_t width = call.mask.band_high - call.mask.band_low;
+        narrow = call.mask.kind == REGARD_MASK_BAND && width <= SHORT_ROWS && call.q_len > BLOCK;
         packs_once = !narrow && (rows > SHORT_ROWS || (rows > BLOCK && pairs < c.threads));
         direct = rows <= DIRECT_ROWS && call.features % W == 0 && call.value_features % W == 0;
         task_rows = packs_once ? TASK_ROWS : rows < SHORT_ROWS ? round_up(rows + 1, GROUP_ROWS) : SHORT_ROWS;
-        row_blocks = (rows + task_rows - 1) / task_rows;
+        // Neighbouring tasks pack some keys twice, so that longer ones pack fewer.
+        if (narrow && pairs * rows >= 16 * SHORT_ROWS * c.threads) task_rows = 2 * SHORT_ROWS;
+        row_blocks = narrow ? call.group * ((call.q_len + task_rows - 1) / task_rows) : (rows + task_rows - 1) / task_rows;
+        if (narrow) shape.keys = round_up(task_rows + (width > 0 ? width : 0), PANEL);
     }
 
+    // The rows of a task; of a narrow mask those of one head.
+    std::pair<int64_t, int64_t> rows_of(int64_t block) const {
+        const int64_t blocks = narrow ? row_blocks / c.group : row_blocks, of = narrow ? c.q_len : rows;
+        const int64_t first = block % blocks * task_rows, left = of - first;
+        return {block / blocks * of + first, left < task_rows ? left : task_rows};
+    }
+
+    int64_t keys_in(int64_t block) const { return c.k_len - block * KEYS < KEYS ? c.k_len - block * KEYS : KEYS; }
     int64_t partial_size() const { return value_columns + int64_t(sizeof(Softmax) / sizeof(float)); }
     float* partial_at(int64_t pair, int64_t chunk, int64_t r) const {
         return partial + ((pair * c.chunks + chunk) * rows + r) * partial_size();
@@ -48,7 +60,7 @@ struct Forward {
                 const Forward& f;
                 bool task(int64_t n) {
                     const int64_t pair = n / f.key_blocks, block = n % f.key_blocks;
-                    f.shape.template pack<In>(pair, block, f.packed + n * f.shape.size());
+                    f.shape.template pack<In>(pair, block * KEYS, f.keys_in(block), f.packed + n * f.shape.size());
                     return true;
                 }
             };
@@ -160,34 +172,14 @@ struct Forward {
             if (!state.row && !allocate()) return false;
             const int64_t pair = n % f.pairs, rest = n / f.pairs, chunk = rest % c.chunks;
             // From the last rows on: under a causal mask they have the most to do.
-            const int64_t first_row = (f.row_blocks - 1 - rest / c.chunks) * f.task_rows;
-            const int64_t left = f.rows - first_row, count = left < f.task_rows ? left : f.task_rows;
+            const auto [first_row, count] = f.rows_of(f.row_blocks - 1 - rest / c.chunks);
             const int64_t b = pair / c.kv_heads, kv_head = pair % c.kv_heads;
             prepare(b, kv_head, first_row, int(count));
             const auto [low, high] = seen_columns(c, state.row, count);
-            const int64_t from = low / KEYS, size = high > low ? (high + KEYS - 1) / KEYS - from : 0;
-            const int64_t begin = from + size * chunk / c.chunks, end = from + size * (chunk + 1) / c.chunks;
-            for (int64_t block = begin; block < end; ++block) {
-                const Unit* keys = f.packs_once ? f.packed + (pair * f.key_blocks + block) * f.shape.size() : nullptr;
-                const int64_t start = block * KEYS;
-                const int64_t stop = start + KEYS < c.k_len ? start + KEYS : c.k_len;
-                if (f.direct) {
-                    const Interval seen = common_interval(state.row, int(count), start, stop);
-                    if (seen.start < seen.stop) {
-                        Direct<In>(state, query_rows, kv_head, int(count), start, seen).step();
-                        continue;
-                    }
-                }
-                for (int r = 0; r < count; r += GROUP_ROWS) {
-                    Group<Unit> group(state, r, int(count), start, stop);
-                    if (group.empty()) continue;
-                    if (!keys) {
-                        f.shape.template pack<In>(pair, block, key_block);
-                        keys = key_block;
-                    }
-                    group.step(keys, f.shape.values(keys));
-                }
-            }
+            if (f.narrow)
+                by_groups(pair, chunk, int(count), low, high);
+            else
+                by_blocks(pair, chunk, int(count), low, high);
             for (int r = 0; r < count; ++r) {
                 const Softmax softmax = state.softmax(r);
                 const float* const sum = state.out + r * f.value_columns;
@@ -200,6 +192,51 @@ struct Forward {
                 }
             }
             return true;
+        }
+
+        // Blocks of keys one after another, each for all rows.
+        void by_blocks(int64_t pair, int64_t chunk, int count, int64_t low, int64_t high) {
+            const int64_t from = low / KEYS, size = high > low ? (high + KEYS - 1) / KEYS - from : 0;
+            const int64_t begin = from + size * chunk / c.chunks, end = from + size * (chunk + 1) / c.chunks;
+            for (int64_t block = begin; block < end; ++block) {
+                const Unit* keys = f.packs_once ? f.packed + (pair * f.key_blocks + block) * f.shape.size() : nullptr;
+                const int64_t start = block * KEYS, stop = start + f.keys_in(block);
+                if (f.direct) {
+                    const Interval seen = common_interval(state.row, count, start, stop);
+                    if (seen.start < seen.stop) {
+                        Direct<In>(state, query_rows, pair % c.kv_heads, count, start, seen).step();
+                        continue;
+                    }
+                }
+                for (int r = 0; r < count; r += GROUP_ROWS) {
+                    Group<Unit> group(state, r, count, start, stop);
+                    if (group.empty()) continue;
+                    if (!keys) {
+                        f.shape.template pack<In>(pair, start, stop - start, key_block);
+                        keys = key_block;
+                    }
+                    group.step(keys, f.shape.values(keys));
+                }
+            }
+        }
+
+        // Few rows one after another, each group with blocks that begin where its window does: often one holds all of it.
+        void by_groups(int64_t pair, int64_t chunk, int count, int64_t low, int64_t high) {
+            const int64_t panels = high > low ? (high - low + PANEL - 1) / PANEL : 0;
+            const int64_t begin = low + panels * chunk / c.chunks * PANEL, end = low + panels * (chunk + 1) / c.chunks * PANEL;
+            const int64_t past = end < high ? end : high;
+            if (begin >= past) return;
+            f.shape.template pack<In>(pair, begin, past - begin, key_block);
+            const Unit* const packed = key_block;
+            for (int r = 0; r < count; r += GROUP_ROWS) {
+                const auto [first, last] = seen_columns(c, state.row + r, count - r < GROUP_ROWS ? count - r : GROUP_ROWS);
+                const int64_t stop = last < past ? last : past;
+                for (int64_t at = first > begin ? (first - begin) / PANEL * PANEL : 0; begin + at < stop; at += KEYS) {
+                    const int64_t start = begin + at;
+                    Group<Unit> group(state, r, count, start, start + KEYS < stop ? start + KEYS : stop);
+                    if (!group.empty()) group.step(f.shape.keys_from(packed, at), f.shape.values(packed, at));
+                }
+            }
         }
 
         void prepare(int64_t b, int64_t kv_head, int64_t first_row, int count) {

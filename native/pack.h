@@ -189,10 +189,10 @@ inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* t
 template <class Unit>
 struct Lines {
     Unit* data;
-    int64_t lines, columns;
+    int64_t lines, columns, first = 0;  // the number of the line that is counted as 0
 
     int64_t width(int64_t column) const { return columns - column < PANEL ? W : PANEL; }
-    Unit* at(int64_t column, int64_t line) const { return data + column * lines + line * width(column); }
+    Unit* at(int64_t column, int64_t line) const { return data + column * lines + (first + line) * width(column); }
 
     // `count` rows of `size` elements; a null one is zeros.
     template <class RowAt>

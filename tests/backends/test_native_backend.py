@@ -91,6 +91,26 @@ class TestEdges:
             mods = [rg.Softcap(3.0), rg.Alibi.for_heads(2 * heads)]
             hold(q, k, v, f"{variant}, {heads} heads a key", mask=mask, score_mod=mods)
 
+    @pytest.mark.parametrize("threads", [1, 4])
+    @pytest.mark.parametrize("left", [0, 60, 191, 383])
+    def test_windows_whose_keys_a_task_packs(
+        self, variant: str, left: int, threads: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Blocks begin where a window does; threads split few tasks by keys; no task has rows of two heads."""
+        monkeypatch.setattr(library, "threads", lambda: threads)
+        monkeypatch.setattr(library, "parallel", lambda: 0)
+        mask = rg.SlidingWindow(left, left // 60)
+        for heads, q_len, k_len in ((1, 97, 97), (1, 420, 390), (2, 385, 1153)):
+            q, k = torch.randn(2, heads, q_len, 8), torch.randn(2, 1, k_len, 8)
+            v = torch.randn(2, 1, k_len, 5)
+            hidden = ~mask.dense(q_len, k_len).any(2).expand(2, 1, k_len)
+            k[hidden], v[hidden] = torch.nan, torch.nan
+            hold(q, k, v, f"{variant}, {q_len} queries, {k_len} keys", mask=mask, score_mod=rg.Softcap(3.0))
+
+    def test_long_windows_make_long_tasks(self, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(library, "threads", lambda: 1)
+        hold(*operands(9, 801, 8), variant, mask=rg.SlidingWindow(100))
+
     def test_two_intervals_a_row(self, variant: str) -> None:
         ring = torch.arange(200).roll(67)
         mask = rg.SlidingWindow(150) & ~rg.SlidingWindow(20)

@@ -66,7 +66,7 @@ def test_gradient_of_entropy_out_and_lse_together(
 
 @pytest.mark.parametrize("queries", [1, 3, 20, 500])
 @pytest.mark.parametrize("threads", [1, 4])
-@pytest.mark.parametrize("name", ["full", "far apart", "bits", "softcap", "sinks", "little"])
+@pytest.mark.parametrize("name", ["full", "window", "far apart", "bits", "softcap", "sinks", "little"])
 def test_statistics_of_few_rows_and_many_keys(
     variant: str, name: str, threads: int, queries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
