@@ -7,57 +7,63 @@ namespace regard {
 
 constexpr int DIRECT_ROWS = 2 * ROWS;
 
-// N W neighbouring elements. Of 2 W bfloat16 first the even ones, then the odd ones: that takes one instruction a vector.
-template <class In>
-inline void load_all(const In* p, vf (&x)[1]) {
-    x[0] = widen(p);
-}
-template <class In>
-inline void load_all(const In* p, vf (&x)[2]) {
-    x[0] = widen(p), x[1] = widen(p + W);
-}
-inline void load_all(const Brain* p, vf (&x)[2]) {
-    const vu both = load_as<vu>(p);
-    x[0] = (vf)(both << 16), x[1] = (vf)(both & 0xFFFF0000u);
-}
-
 template <int FIRST>
 struct EverySecond {
     static constexpr int at(int n) { return 2 * n + FIRST; }
 };
 
-// Vectors in their own order to that of load_all, and back.
+// N W neighbouring elements. Of 2 W bfloat16 first the even ones, then the odd ones: that takes one instruction a vector.
 template <class In, int N>
-inline void into_order_of(vf (&x)[N]) {
-    if constexpr (std::is_same_v<In, Brain> && N == 2) {
-        const vu a = (vu)x[0], b = (vu)x[1];
-        x[0] = (vf)shuffled<EverySecond<0>>(a, b), x[1] = (vf)shuffled<EverySecond<1>>(a, b);
-    }
+inline void load_all(const In* p, vf (&x)[N]) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) x[n] = widen(p + n * W);
 }
-template <class In, int N>
-inline void out_of_order_of(vf (&x)[N]) {
-    if constexpr (std::is_same_v<In, Brain> && N == 2) {
-        const vu a = (vu)x[0], b = (vu)x[1];
-        x[0] = (vf)zip_low(a, b), x[1] = (vf)zip_high(a, b);
+template <int N>
+inline void load_all(const Brain* p, vf (&x)[N]) {
+    if constexpr (N == 1) x[0] = widen(p);
+#pragma GCC unroll 8
+    for (int n = 0; n + 2 <= N; n += 2) {
+        const vu both = load_as<vu>(p + n * W);
+        x[n] = (vf)(both << 16), x[n + 1] = (vf)(both & 0xFFFF0000u);
     }
 }
 
-// Calls f(column, number) for every PANEL columns, the number being 2, and for W that are left, it being 1.
+// Vectors in their own order to that of load_all, and back.
+template <class In, int N>
+inline void into_order_of(vf (&x)[N]) {
+    if constexpr (std::is_same_v<In, Brain>)
+#pragma GCC unroll 8
+        for (int n = 0; n + 2 <= N; n += 2) {
+            const vu a = (vu)x[n], b = (vu)x[n + 1];
+            x[n] = (vf)shuffled<EverySecond<0>>(a, b), x[n + 1] = (vf)shuffled<EverySecond<1>>(a, b);
+        }
+}
+template <class In, int N>
+inline void out_of_order_of(vf (&x)[N]) {
+    if constexpr (std::is_same_v<In, Brain>)
+#pragma GCC unroll 8
+        for (int n = 0; n + 2 <= N; n += 2) {
+            const vu a = (vu)x[n], b = (vu)x[n + 1];
+            x[n] = (vf)zip_low(a, b), x[n + 1] = (vf)zip_high(a, b);
+        }
+}
+
+// Calls f(column, number) for every N W columns, the number being N, and with smaller numbers for those that are left.
 template <int N>
 struct Vectors {
     static constexpr int value = N;
 };
-template <class F>
-inline void for_panels(int64_t columns, F&& f) {
-    int64_t at = 0;
-    for (; at + PANEL <= columns; at += PANEL) f(at, Vectors<2>{});
-    if (at < columns) f(at, Vectors<1>{});
+template <int N = 2, class F>
+[[gnu::always_inline]] inline void for_vectors(int64_t columns, F&& f, int64_t at = 0) {
+    for (; at + N * W <= columns; at += N * W) f(at, Vectors<N>{});
+    if constexpr (N > 1)
+        if (at < columns) for_vectors<N / 2>(columns, f, at);
 }
 
 // A row of a multiple of W elements, in the order of load_all.
 template <class In>
 inline void read_row(const In* from, int64_t size, float* to) {
-    for_panels(size, [&](int64_t at, auto number) {
+    for_vectors(size, [&](int64_t at, auto number) {
         vf x[decltype(number)::value];
         load_all(from + at, x);
         std::memcpy(to + at, x, sizeof x);
@@ -93,28 +99,33 @@ struct Direct {
         : state(s.as_floats()), c(s.c), queries(queries), kv_head(kv_head), start(start), count(count), seen(seen) {}
 
     void step() {
-        for (int j = seen.start; j < seen.stop; j += AT_ONCE) {
-            const int end = seen.stop - j < AT_ONCE ? seen.stop : j + AT_ONCE;
+        const int first = seen.start / W * W, last = int(round_up(seen.stop, W));
+        for (int j = first; j < last; j += AT_ONCE) {
+            const int end = last - j < AT_ONCE ? last : j + AT_ONCE;
             int r = 0;
-            for (; r + 4 <= count; r += 4) score<4>(r, j, end);
-            for (; r + 2 <= count; r += 2) score<2>(r, j, end);
-            if (r < count) score<1>(r, j, end);
+            for (; count - r > 5 || count - r == 4; r += 4) score<4>(r, j, end);
+            for (; r + 3 <= count; r += 3) score<3>(r, j, end);
+            if (r + 2 == count) score<2>(r, j, end);
+            if (r + 1 == count) score<1>(r, j, end);
         }
         Group<float> group(state, 0, start);
-        const int first = seen.start / W * W, last = int(round_up(seen.stop, W));
         for (int r = 0; r < count; r += ROWS, ++group.strips) {
             group.height[group.strips] = count - r < ROWS ? count - r : ROWS;
             group.span[group.strips] = {first, last, int(round_up(seen.start, W)), seen.stop / W * W};
             group.weigh_strip(group.strips);
         }
+        for (int s = 0; s < group.strips; ++s) add_strip<ROWS>(s, group);
+    }
+
+    // out = rescale * out + weights * values, for the rows of a strip. So many columns at once that no sum waits for itself.
+    template <int M>
+    void add_strip(int s, const Group<float>& group) const {
+        if constexpr (M > 1)
+            if (group.height[s] < M) return add_strip<M - 1>(s, group);
         const In* values = row_of<const In>(c.v, state.b, kv_head, start + seen.start);
-        for_panels(c.value_features, [&](int64_t column, auto number) {
-            constexpr int N = decltype(number)::value;
-            for (int s = 0; s < group.strips; ++s)
-                with_height(group.height[s], [&](auto height) {
-                    add<decltype(height)::value, N>(state.scores + s * ROWS * KEYS + seen.start, values + column,
-                                                    state.out + s * ROWS * state.value_columns + column, group.rescale + s * ROWS);
-                });
+        for_vectors<M == 1 ? 8 : M == 2 || (M == 3 && !std::is_same_v<In, Brain>) ? 4 : 2>(c.value_features, [&](int64_t column, auto number) {
+            add<M, decltype(number)::value>(state.scores + s * ROWS * KEYS + seen.start, values + column,
+                                            state.out + s * ROWS * state.value_columns + column, group.rescale + s * ROWS);
         });
     }
 
@@ -122,35 +133,54 @@ struct Direct {
     // memory never waits: a whole row of each at a time, which it serves faster than lines here and there.
     template <int R>
     void score(int r, int begin, int end) const {
-        constexpr int SIDE = W / R;
-        const float* const query = queries + r * c.features;
-        for (int j = begin; j < end; j += SIDE) {
-            const int some = end - j < SIDE ? end - j : SIDE;
-            const In* keys[SIDE];
-            for (int n = 0; n < SIDE; ++n) keys[n] = row_of<const In>(c.k, state.b, kv_head, start + j + (n < some ? n : 0));
-            if (r == 0) {
-                fetch(c.v, start + j, start + j + some, c.value_features);
-                fetch(c.k, start + j + AHEAD, start + j + AHEAD + some, c.features);
-            }
-            vf sum[W];
-#pragma GCC unroll 16
-            for (int n = 0; n < W; ++n) sum[n] = vf{};
-            for_panels(c.features, [&](int64_t at, auto number) {
-                constexpr int N = decltype(number)::value;
-#pragma GCC unroll 16
-                for (int n = 0; n < SIDE; ++n) {
-                    vf key[N];
-                    load_all(keys[n] + at, key);
-#pragma GCC unroll 4
-                    for (int m = 0; m < R; ++m)
-#pragma GCC unroll 2
-                        for (int i = 0; i < N; ++i) sum[m * SIDE + n] += load(query + m * c.features + at + i * W) * key[i];
+        constexpr int SIDE = R == 1 ? W : R == 4 || (R == 3 && std::is_same_v<In, Brain>) ? 2 : 4;  // keys whose sums are in registers
+        const auto plus = [](vf a, vf b) { return a + b; };
+        for (int j = begin; j < end; j += W) {
+            vf half[R][W / 2];
+#pragma GCC unroll 8
+            for (int part = 0; part < W; part += SIDE) {
+                if (r == 0) {
+                    const int64_t key = start + j + part;
+                    fetch(c.v, key, key + SIDE, c.value_features);
+                    fetch(c.k, key + AHEAD, key + AHEAD + SIDE, c.features);
                 }
-            });
-            const vf all = fold_each(sum, [](vf a, vf b) { return a + b; }) * state.unit.factor;
+                vf sum[R][SIDE];
+                multiply(queries + r * c.features, j + part, sum);
+#pragma GCC unroll 4
+                for (int m = 0; m < R; ++m)
+#pragma GCC unroll 8
+                    for (int n = 0; n < SIDE; n += 2) half[m][(part + n) / 2] = fold_two(sum[m][n], sum[m][n + 1], plus);
+            }
+#pragma GCC unroll 4
             for (int m = 0; m < R; ++m)
-                std::memcpy(state.scores + (r + m) * KEYS + j, (const float*)&all + m * SIDE, some * sizeof(float));
+                store(state.scores + (r + m) * KEYS + j, fold_halves(half[m], plus) * state.unit.factor);
         }
+    }
+
+    // Products of R rows and SIDE keys lane by lane. In the place of a key that is not seen stands one that is.
+    template <int R, int SIDE>
+    [[gnu::always_inline]] void multiply(const float* query, int first, vf (&sum)[R][SIDE]) const {
+        const In* keys[SIDE];
+        for (int n = 0; n < SIDE; ++n) {
+            const int j = first + n < seen.start ? seen.start : first + n < seen.stop ? first + n : seen.stop - 1;
+            keys[n] = row_of<const In>(c.k, state.b, kv_head, start + j);
+        }
+#pragma GCC unroll 4
+        for (int m = 0; m < R; ++m)
+#pragma GCC unroll 8
+            for (int n = 0; n < SIDE; ++n) sum[m][n] = vf{};
+        for_vectors<R == 3 && !std::is_same_v<In, Brain> ? 1 : 2>(c.features, [&](int64_t at, auto number) {
+            constexpr int N = decltype(number)::value;
+#pragma GCC unroll 16
+            for (int n = 0; n < SIDE; ++n) {
+                vf key[N];
+                load_all(keys[n] + at, key);
+#pragma GCC unroll 4
+                for (int m = 0; m < R; ++m)
+#pragma GCC unroll 2
+                    for (int i = 0; i < N; ++i) sum[m][n] += load(query + m * c.features + at + i * W) * key[i];
+            }
+        });
     }
 
     // Inlined: GCC leaves out the call of a function without other effects.
@@ -161,13 +191,13 @@ struct Direct {
         }
     }
 
-    // out = rescale * out + weights * values, for M rows and N vectors of columns.
+    // M rows and N vectors of columns.
     template <int M, int N>
     [[gnu::noinline]] void add(const float* weights, const In* values, float* out, const float* rescale) const {
         vf sum[M][N];
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
-#pragma GCC unroll 2
+#pragma GCC unroll 8
             for (int i = 0; i < N; ++i) sum[m][i] = load(out + m * state.value_columns + i * W) * rescale[m];
             into_order_of<In>(sum[m]);
         }
@@ -176,13 +206,13 @@ struct Direct {
             load_all(values, value);
 #pragma GCC unroll 16
             for (int m = 0; m < M; ++m)
-#pragma GCC unroll 2
+#pragma GCC unroll 8
                 for (int i = 0; i < N; ++i) sum[m][i] += weights[m * KEYS] * value[i];
         }
 #pragma GCC unroll 16
         for (int m = 0; m < M; ++m) {
             out_of_order_of<In>(sum[m]);
-#pragma GCC unroll 2
+#pragma GCC unroll 8
             for (int i = 0; i < N; ++i) store(out + m * state.value_columns + i * W, sum[m][i]);
         }
     }

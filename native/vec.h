@@ -193,21 +193,31 @@ template <int COUNT, class Two>
     }
 }
 
-// What `two` makes of the lanes of each of W vectors, in their order.
+// What `two` makes of two vectors, each within its own pairs of lanes: a b a b in every four.
 template <class Two>
-[[gnu::always_inline]] inline vf fold_each(vf (&x)[W], Two two) {
-    vf half[W / 2], quarter[W / 4];
-#pragma GCC unroll 8
-    for (int n = 0; n < W / 2; ++n) {
-        const vu a = (vu)x[2 * n], b = (vu)x[2 * n + 1];
-        half[n] = two((vf)of_fours<0, 4, 1, 5>(a, b), (vf)of_fours<2, 6, 3, 7>(a, b));  // a b a b in every four
-    }
+[[gnu::always_inline]] inline vf fold_two(vf first, vf second, Two two) {
+    const vu a = (vu)first, b = (vu)second;
+    return two((vf)of_fours<0, 4, 1, 5>(a, b), (vf)of_fours<2, 6, 3, 7>(a, b));
+}
+
+// What `two` makes of the lanes of each of W vectors, in their order, of which fold_two has made halves.
+template <class Two>
+[[gnu::always_inline]] inline vf fold_halves(const vf (&half)[W / 2], Two two) {
+    vf quarter[W / 4];
 #pragma GCC unroll 4
     for (int n = 0; n < W / 4; ++n) {
         const vu a = (vu)half[2 * n], b = (vu)half[2 * n + 1];
         quarter[n] = two((vf)of_fours<0, 1, 4, 5>(a, b), (vf)of_fours<2, 3, 6, 7>(a, b));  // the four sums of a four
     }
     return fold_fours<W / 4>(quarter, two);
+}
+
+template <class Two>
+[[gnu::always_inline]] inline vf fold_each(vf (&x)[W], Two two) {
+    vf half[W / 2];
+#pragma GCC unroll 8
+    for (int n = 0; n < W / 2; ++n) half[n] = fold_two(x[2 * n], x[2 * n + 1], two);
+    return fold_halves(half, two);
 }
 
 // W x W words transposed in place: within 4 x 4 words first, which costs one instruction a vector and step; then the

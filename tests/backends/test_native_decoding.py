@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.native.calls import hold
 
 import regard as rg
 from regard.backends.native.plan import chunks_for, owners_for
@@ -22,6 +23,15 @@ def test_three_key_heads_over_two_threads(heads: int, length: int) -> None:
         torch.testing.assert_close(rg.attention(q, k, v, backend="native"), expected)
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("rows", range(1, 13))
+def test_any_few_rows_of_any_width(variant: str, rows: int, dtype: torch.dtype) -> None:
+    """Columns by eight, four, two and one vectors, and a window that begins and ends within a vector of keys."""
+    q = torch.randn(1, rows, 1, 72, dtype=dtype)
+    k, v = torch.randn(1, 1, 333, 72, dtype=dtype), torch.randn(1, 1, 333, 120, dtype=dtype)
+    hold(q, k, v, variant, mask=rg.SlidingWindow(202, None), q_positions=torch.tensor([300]))
 
 
 @pytest.mark.parametrize(
