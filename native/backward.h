@@ -82,8 +82,9 @@ struct Backward {
 
     // The rows of all query heads of a pair in the order in which the tiles read them, and what the forward pass left of them.
     struct Packed {
-        Scratch memory, row_memory;
+        Scratch memory, row_memory, seen_memory;
         Row* row = nullptr;
+        std::pair<int64_t, int64_t>* seen = nullptr;  // by some row of each block of rows: from one column to another
         float *shift, *norm, *delta, *bend;
         Unit *queries, *grad_outs;
         Lines<Unit> query_lines, grad_out_lines;
@@ -91,8 +92,9 @@ struct Backward {
         bool allocate(const Backward& f) {
             const int64_t n = f.padded_rows;
             row = row_memory.get<Row>(n);
+            seen = seen_memory.get<std::pair<int64_t, int64_t>>((n + BLOCK - 1) / BLOCK);
             float* at = memory.get<float>(4 * n + n * (f.depth + f.value_depth) + n / UNIT * (f.columns + f.value_columns) + 2 * W);
-            if (!row || !at) return false;
+            if (!row || !seen || !at) return false;
             const auto take = [&](int64_t size) { return std::exchange(at, at + size); };
             query_lines = {(Unit*)take(n / UNIT * f.columns), n / UNIT, f.columns};
             grad_out_lines = {(Unit*)take(n / UNIT * f.value_columns), n / UNIT, f.value_columns};
@@ -111,6 +113,7 @@ struct Backward {
             const int64_t b = pair / c.kv_heads, kv_head = pair % c.kv_heads;
             const ScoreUnit unit = ScoreUnit::of(c);
             make_rows(c, b, kv_head, 0, f.rows, row);
+            for (int64_t r = 0; r < f.rows; r += BLOCK) seen[r / BLOCK] = seen_columns(c, row + r, f.rows - r < BLOCK ? f.rows - r : BLOCK);
             const auto packed = [&](const RegardTensor& x) {
                 return [&](int64_t r) -> const In* {
                     const bool sees = r < f.rows && row[r].sees((c.k_len + 31) / 32);
@@ -210,6 +213,8 @@ struct Backward {
             bool is_packed = false;
             for (int64_t first = 0; first < f.rows; first += BLOCK) {
                 const int rows = int(f.rows - first < BLOCK ? f.rows - first : BLOCK);
+                const auto [low, high] = all->seen[first / BLOCK];
+                if (high <= start || low >= start + count) continue;
                 if (!find_spans(first, rows, start, start + count)) continue;
                 if (!std::exchange(is_packed, true)) {
                     pack_side_by_side<PANEL>(packed(c.k), count, c.features, key_panels);
