@@ -114,6 +114,10 @@ struct Units<float> {
     static vu across(const In* const* rows, int64_t at, int64_t size) {
         return (vu)elements(rows[0], at, size);
     }
+    template <class In>
+    static vu whole_across(const In* const* rows, int64_t at) {
+        return (vu)widen(rows[0] + at);
+    }
 };
 
 template <>
@@ -130,6 +134,9 @@ struct Units<Pair> {
     static vu whole(const Brain* row, int64_t unit) { return load_as<vu>(row + 2 * unit); }
     static vu across(const Brain* const* rows, int64_t at, int64_t size) {
         return ((vu)elements(rows[0], at, size) >> 16) | (vu)elements(rows[1], at, size);
+    }
+    static vu whole_across(const Brain* const* rows, int64_t at) {
+        return ((vu)widen(rows[0] + at) >> 16) | (vu)widen(rows[1] + at);
     }
 };
 
@@ -189,10 +196,10 @@ inline void pack_side_by_side(RowAt row_at, int64_t count, int64_t size, Unit* t
 template <class Unit>
 struct Lines {
     Unit* data;
-    int64_t lines, columns, first = 0;  // the number of the line that is counted as 0
+    int64_t lines, columns, origin = 0;  // the line that is counted as 0
 
     int64_t width(int64_t column) const { return columns - column < PANEL ? W : PANEL; }
-    Unit* at(int64_t column, int64_t line) const { return data + column * lines + (first + line) * width(column); }
+    Unit* at(int64_t column, int64_t line) const { return data + column * lines + (origin + line) * width(column); }
 
     // `count` rows of `size` elements; a null one is zeros.
     template <class RowAt>
@@ -200,8 +207,15 @@ struct Lines {
         constexpr int depth = Units<Unit>::depth;
         for (int64_t first = 0; first < count; first += depth) {
             decltype(row_at(0)) rows[depth];
-            for (int n = 0; n < depth; ++n) rows[n] = row_at(first + n);
-            for (int64_t column = 0; column < columns; column += PANEL) {
+            bool all = true;
+            for (int n = 0; n < depth; ++n) rows[n] = row_at(first + n), all &= rows[n] != nullptr;
+            int64_t column = 0;
+            if (all)
+                for (Unit* to = at(0, first / depth); column + PANEL <= size; column += PANEL, to += lines * PANEL) {
+                    store_as(to, Units<Unit>::whole_across(rows, column));
+                    store_as(to + W, Units<Unit>::whole_across(rows, column + W));
+                }
+            for (; column < columns; column += PANEL) {
                 Unit* to = at(column, first / depth);
                 store_as(to, Units<Unit>::across(rows, column, size));
                 if (width(column) > W) store_as(to + W, Units<Unit>::across(rows, column + W, size));

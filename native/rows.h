@@ -68,6 +68,10 @@ inline uint32_t dropout_row(const RegardCall& c, int64_t b, int64_t h, int64_t i
     return state;
 }
 
+inline Interval band_of(const RegardMask& mask, int64_t k_len, int64_t index) {
+    return {clamped(index + mask.band_low, k_len), clamped(index + mask.band_high, k_len)};
+}
+
 inline Row make_row(const RegardCall& c, int64_t b, int64_t head, int64_t index) {
     Row row{};
     row.head = int32_t(head);
@@ -75,7 +79,7 @@ inline Row make_row(const RegardCall& c, int64_t b, int64_t head, int64_t index)
     const RegardMask& mask = c.mask;
     const int64_t at = b * mask.batch + row.head * mask.head + row.index * mask.row;
     if (mask.kind == REGARD_MASK_BAND) {
-        row.first = {clamped(row.index + mask.band_low, c.k_len), clamped(row.index + mask.band_high, c.k_len)};
+        row.first = band_of(mask, c.k_len, index);
     } else if (mask.kind == REGARD_MASK_INTERVALS) {
         const int32_t* ends = mask.rows + at;
         row.first = {ends[0], ends[1]};
@@ -91,9 +95,12 @@ inline Row make_row(const RegardCall& c, int64_t b, int64_t head, int64_t index)
 inline void make_rows(const RegardCall& c, int64_t b, int64_t kv_head, int64_t first, int64_t count, Row* to) {
     if (count == 0) return;
     int64_t head = kv_head * c.group + first / c.q_len, index = first % c.q_len;
+    const bool plain = c.mask.kind == REGARD_MASK_BAND && !c.dropout;
+    const RegardMask mask = c.mask;
+    const int64_t q_len = c.q_len, k_len = c.k_len;
     for (int64_t n = 0; n < count; ++n) {
-        to[n] = make_row(c, b, head, index);
-        if (++index == c.q_len) ++head, index = 0;
+        to[n] = plain ? Row{int32_t(head), int32_t(index), band_of(mask, k_len, index), {}, nullptr, 0} : make_row(c, b, head, index);
+        if (++index == q_len) ++head, index = 0;
     }
 }
 
