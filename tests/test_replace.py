@@ -162,6 +162,40 @@ def test_what_is_skipped_is_reported_with_its_reason() -> None:
     assert "hooks" in done.skipped["hooked"]
 
 
+@pytest.mark.parametrize(
+    "register",
+    [
+        lambda m: m.register_state_dict_pre_hook(lambda *_: None),
+        lambda m: m.register_state_dict_post_hook(lambda *_: None),
+        lambda m: m.register_load_state_dict_pre_hook(lambda *_: None),
+        lambda m: m.register_load_state_dict_post_hook(lambda *_: None),
+    ],
+)
+def test_hooks_around_a_state_dict_are_not_dropped(register: Any) -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(E, H)})
+    register(model["attention"])
+    done = rg.replace(model)
+    assert done.replaced == ()
+    assert "state dict" in done.skipped["attention"]
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda m: m.register_buffer("scale", torch.ones(1)),
+        lambda m: m.register_parameter("gate", nn.Parameter(torch.ones(1))),
+        lambda m: m.add_module("adapter", nn.Linear(E, E)),
+    ],
+)
+def test_what_someone_put_into_a_module_stays_in_the_state_dict(hold: Any) -> None:
+    model = nn.ModuleDict({"attention": nn.MultiheadAttention(E, H)})
+    hold(model["attention"])
+    before = set(model.state_dict())
+    done = rg.replace(model)
+    assert set(model.state_dict()) == before
+    assert "also holds" in done.skipped["attention"]
+
+
 def test_a_replaced_model_copies_and_pickles() -> None:
     model = encoder().eval()
     rg.replace(model)

@@ -119,12 +119,19 @@ def _places(model: nn.Module) -> list[tuple[str, nn.Module, str, nn.MultiheadAtt
 
 def _converted(module: nn.MultiheadAttention) -> MultiheadAttention | str:
     """What regard makes of it, or the reason why it is left alone."""
-    if any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)):
-        return "it has hooks, which would no longer run"
+    if any(kept for name, kept in vars(module).items() if name.startswith("_") and name.endswith("_hooks")):
+        return "it has hooks, around its calls or its state dict, which would no longer run"
     try:
-        return from_torch(module)
+        made = from_torch(module)
     except RegardError as refusal:
         return str(refusal)
+    more = [
+        name
+        for kind in ("_parameters", "_buffers", "_modules")
+        for name, held in getattr(module, kind).items()
+        if held is not None and getattr(made, kind).get(name) is not held
+    ]
+    return f"it also holds {', '.join(more)}, which would be lost" if more else made
 
 
 def _without_nested_tensors(model: nn.Module) -> list[nn.TransformerEncoder]:
