@@ -50,6 +50,34 @@ def test_made_on_the_meta_device_it_is_filled_later() -> None:
     assert torch.equal(assigned(tokens()), expected)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask": rg.Causal() & rg.Document(torch.tensor([0, 0, 0, 0, 1, 1, 1, 1, 1]))},
+        {"score_mod": rg.Alibi(torch.linspace(1.0, 0.1, 6))},
+        {"score_mod": [rg.Softcap(5.0), rg.Bias(torch.linspace(-1.0, 1.0, 81).view(9, 9))]},
+    ],
+    ids=["document", "alibi", "bias"],
+)
+def test_what_no_state_dict_fills_keeps_its_numbers(options: dict[str, Any]) -> None:
+    source = make(**options)
+    with torch.device("meta"):
+        module = make(**copy.deepcopy(options))
+    module.to_empty(device="cpu").load_state_dict(source.state_dict())
+    assert torch.equal(module(tokens()), source(tokens()))
+    torch.testing.assert_close(module.double()(tokens().double()), source(tokens()).double(), rtol=1e-4, atol=1e-5)
+
+
+def test_without_numbers_it_is_refused_and_not_filled_with_any() -> None:
+    with torch.device("meta"):
+        masked = make(mask=rg.Document(torch.zeros(9, dtype=torch.int64)))
+        biased = make(score_mod=rg.Alibi.for_heads(6))
+    for module, name in ((masked, "Document's ids"), (biased, "Alibi's slopes")):
+        module.to_empty(device="cpu").load_state_dict(make().state_dict())
+        with pytest.raises(rg.ArgumentError, match=f"{name} must be on the device of q, k and v .cpu.: got .* meta"):
+            module(tokens())
+
+
 def test_no_two_parameters_share_memory() -> None:
     pointers = [p.untyped_storage().data_ptr() for p in make(score_mod=rg.RelativeBias(6)).parameters()]
     assert len(set(pointers)) == len(pointers)
@@ -107,3 +135,24 @@ def test_fsdp_shards_it_and_gives_the_same_gradients(one_process: None, fused: b
     module.load_state_dict({name: x + 1 for name, x in saved.items()})
     for name, x in module.state_dict().items():
         torch.testing.assert_close(x.full_tensor(), plain.state_dict()[name] + 1)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="gloo with a file as its store is for POSIX")
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("fused", [False, True], ids=["separate", "fused"])
+def test_a_sharded_model_gives_and_takes_whole_checkpoints(one_process: None, fused: bool) -> None:
+    from torch.distributed.checkpoint import state_dict as checkpoint
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    source = make(fused=fused, qkv_bias=True)
+    with torch.device("meta"):
+        module = make(fused=fused, qkv_bias=True)
+    fully_shard(module, mesh=init_device_mesh("cpu", (1,)))
+    module.to_empty(device="cpu")
+    options = checkpoint.StateDictOptions(full_state_dict=True)
+    checkpoint.set_model_state_dict(module, dict(source.state_dict()), options=options)
+    torch.testing.assert_close(module(tokens()), source(tokens()))
+    saved = checkpoint.get_model_state_dict(module, options=options)
+    assert saved.keys() == source.state_dict().keys()
+    torch.testing.assert_close(saved, dict(source.state_dict()), rtol=0, atol=0)

@@ -34,6 +34,27 @@ class FusedProjection(nn.Linear):
         return torch.split(whole, list(self.widths))
 
 
+class Rows:
+    """The ``weight`` and ``bias`` of one part of a `FusedProjection`, for what finds parameters by their saved names.
+
+    It is no module and holds none of its own, so that no parameter is counted twice.
+    """
+
+    def __init__(self, layer: FusedProjection, part: int) -> None:
+        self._layer = layer
+        self._part = part
+
+    @property
+    def weight(self) -> Tensor:
+        """``(widths[part], d_in)``, a view."""
+        return self._layer.parts("weight")[self._part]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``(widths[part],)``, a view, or None."""
+        return None if self._layer.bias is None else self._layer.parts("bias")[self._part]
+
+
 def project(layer: nn.Module, widths: Sequence[int], x: Tensor, context: Tensor) -> Sequence[Tensor]:
     """Queries of ``x``, keys and values of ``context``, by a `FusedProjection` or by what someone put around it."""
     if context is x:
@@ -52,6 +73,8 @@ def _columns(joined: Tensor, widths: Sequence[int]) -> Sequence[Tensor]:
 
 def save_apart(module: nn.Module) -> None:
     """Let ``module``, whose ``in_proj`` is a `FusedProjection`, save and load ``W_query``, ``W_key``, ``W_value``."""
+    # Not submodules: torch.distributed.checkpoint looks up what a state dict names.
+    vars(module).update({name: Rows(getattr(module, _JOINED), part) for part, name in enumerate(_PARTS)})
     module.register_state_dict_post_hook(_split)
     module.register_load_state_dict_pre_hook(_join)
 
@@ -108,4 +131,15 @@ def _join(
                 rows[n] = x
         if any(x.is_meta for x in rows) and not like.is_meta:
             continue
-        state_dict[f"{prefix}{_JOINED}.{kind}"] = torch.cat([x.detach().to(like.device) for x in rows])
+        joined = torch.cat([x.detach().to(like.device) for x in rows])
+        state_dict[f"{prefix}{_JOINED}.{kind}"] = _sharded_like(getattr(layer, kind), joined)
+
+
+def _sharded_like(parameter: Tensor, whole: Tensor) -> Tensor:
+    """``whole``, which every process has, sharded as ``parameter`` is."""
+    if not hasattr(parameter, "placements") or hasattr(whole, "placements"):
+        return whole
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(parameter, DTensor)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)

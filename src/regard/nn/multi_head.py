@@ -21,6 +21,7 @@ from regard.nn.rotary import RotaryEmbedding
 from regard.nn.score_mods import ScoreMods
 from regard.nn.steps import Steps, dense_steps
 from regard.scores import ScoreModification
+from regard.scores.holder import follow
 
 ScoreModArgument = ScoreModification | Sequence[ScoreModification] | None
 
@@ -58,7 +59,7 @@ class MultiHeadAttention(nn.Module):
         W_query: linear layer ``d_in → num_heads * head_dim``.
         W_key: linear layer ``d_in → num_kv_heads * head_dim``.
         W_value: likewise.
-        in_proj: with ``fused`` instead of these three, all of their rows in this order.
+        in_proj: with ``fused``, all of their rows in this order; the three then only show what is theirs.
         out_proj: linear layer ``num_heads * head_dim → d_out``.
         q_norm: norm of queries, or None; ``k_norm`` likewise.
         sinks: parameter ``(num_heads,)``, zero at first, or None.
@@ -252,7 +253,7 @@ class MultiHeadAttention(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:  # noqa: FBT001  (torch's signature)
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self.mask = self.mask.map(fn)
+        self.mask = self.mask.map(lambda tensor: follow(tensor, fn(tensor)))
         return self
 
     def extra_repr(self) -> str:
