@@ -59,6 +59,10 @@ AS_ONE_OPERATOR: dict[str, dict[str, Any]] = {
         "qk_norm": nn.RMSNorm,
         "score_mod": rg.Softcap(2.0),
     },
+    "rotary beyond the trained length": {
+        "head_dim": 4,
+        "rope": rg.nn.RotaryEmbedding(4, scaling=rg.nn.DynamicNTK(2.0, 8)),
+    },
 }
 BY_THE_DEFINITION: dict[str, dict[str, Any]] = {
     "window and sinks": {"mask": rg.Causal() & rg.SlidingWindow(3), "num_kv_heads": 2, "sinks": True},

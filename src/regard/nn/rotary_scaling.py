@@ -90,7 +90,7 @@ class DynamicNTK(RotaryScaling):
         if dim == 2:
             return plain_frequencies(dim, base, positions.device)
         floor = positions.new_tensor([self.original_length])
-        length = torch.cat([positions.flatten() + 1, floor]).amax().double()
+        length = torch.cat([positions.flatten() + 1, floor]).max().double()
         growth = self.factor * length / self.original_length - (self.factor - 1)
         return plain_frequencies(dim, base * growth ** (dim / (dim - 2)), positions.device)
 
