@@ -168,6 +168,14 @@ def test_what_no_graph_can_hold_breaks_it_and_still_agrees() -> None:
     assert_same(torch.compile(attend, backend="aot_eager"), attend, *operands())
 
 
+def test_a_function_of_scores_is_one_graph_with_the_reference() -> None:
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mod = rg.ScoreMod(halved)
+        return rg.attention(2 * q, k, v, mask=rg.Causal(), score_mod=mod, backend="reference") + 1
+
+    assert_same(torch.compile(attend, fullgraph=True, backend="aot_eager"), attend, *operands())
+
+
 def test_autocast_inside_a_graph() -> None:
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):

@@ -58,7 +58,7 @@ class Coordinates:
         """The coordinates of one pair: a flat index into ``shape``, to which the tensors broadcast."""
 
         def one(x: Tensor) -> Tensor:
-            return x.expand(shape).flatten()[index]
+            return x.expand(shape).flatten().index_select(0, index.reshape(1))
 
         return Coordinates(one(self.b), one(self.h), one(self.i), one(self.j), one(self.q), one(self.k))
 

@@ -109,7 +109,9 @@ def shielded(mod: ScoreModification, s: Tensor, allowed: Tensor | None, at: Coor
         return torch.where(allowed, s, 0), at
     whole = allowed.expand(s.shape)
     first = whole.flatten().to(torch.int8).argmax()
-    return torch.where(whole, s, s.detach().flatten()[first]), at.where(whole, at.pick(first, s.shape))
+    # Selected, not indexed, which in a graph would need the number.
+    shown = s.detach().flatten().index_select(0, first.reshape(1))
+    return torch.where(whole, s, shown), at.where(whole, at.pick(first, s.shape))
 
 
 def scores(call: Call, at: Coordinates, q: Tensor, k: Tensor) -> Tensor:
